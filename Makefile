@@ -1,0 +1,61 @@
+# Each target is one line of tox, pytest or a script; "make" alone explains them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+NODE ?= build/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help bench clean conformance cover demo demo-down docs eventlet gate genconfig lint test
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+bench: $(VENV)/.bench ## run one benchmark: make bench NAME=emulator
+	$(BIN)/python -m bench $(NAME)
+
+clean: demo-down ## remove everything that was built, the virtual environment included
+	rm -rf $(VENV) .tox build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+conformance: $(VENV)/.test ## compare with recorded answers: make conformance DATA=DIR
+	$(BIN)/python -m tests.conformance $(DATA)
+
+cover: $(VENV)/.tox ## coverage of the product
+	$(BIN)/tox -q -e cover
+
+demo: $(VENV)/.test ## bring up an emulated node and use it
+	$(BIN)/python -m demo up $(NODE)
+
+demo-down: ## stop the demo's node and remove it
+	@if [ -d $(NODE) ]; then $(BIN)/python -m demo down $(NODE); fi
+
+docs: $(VENV)/.tox ## build the documents into build/html
+	$(BIN)/tox -q -e docs
+
+eventlet: $(VENV)/.tox ## unit and contract tests under eventlet
+	$(BIN)/tox -q -e eventlet
+
+gate: $(VENV)/.tox ## real OpenStack services on an emulated node
+	$(BIN)/tox -q -e gate
+
+genconfig: $(VENV)/.test ## write etc/nova-smartos.conf.sample anew
+	$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/nova-smartos.conf
+
+lint: $(VENV)/.tox ## format, lint, types, import rules, spelling
+	$(BIN)/tox -q -e pep8
+
+test: $(VENV)/.test ## all tests; ARGS="tests/unit -k zfs" for some
+	$(BIN)/python -m pytest $(or $(ARGS),-n 2)
+
+# a virtual environment of our own, made anew when the packages we ask for change
+$(VENV)/.test: setup.cfg pyproject.toml
+	PYTHON=$(PYTHON) .ci/venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.tox: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet 'tox>=4.6'
+	@touch $@
