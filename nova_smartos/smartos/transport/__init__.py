@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only door to processes and sockets: one command to a node, one result back."""
+
+from nova_smartos.smartos.transport.command import (
+    Command,
+    Process,
+    Result,
+    Timeout,
+    Timeouts,
+    Transport,
+    masked,
+)
+from nova_smartos.smartos.transport.local import Local
+from nova_smartos.smartos.transport.ssh import SSH
+from nova_smartos.smartos.transport.trace import Tracer
+
+__all__ = [
+    "SSH",
+    "Command",
+    "Local",
+    "Process",
+    "Result",
+    "Timeout",
+    "Timeouts",
+    "Tracer",
+    "Transport",
+    "masked",
+]

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One SSH connection to the node: made, checked, authenticated, and counted."""
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+import pathlib
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import paramiko
+from paramiko import common
+
+from nova_smartos.smartos import errors
+from nova_smartos.smartos.transport import hostkeys
+
+# Two fewer than sshd's MaxSessions: a session that timed out may still count for the server.
+CHANNELS = 8
+CHANNEL_SECONDS = 20.0
+KEEPALIVE_SECONDS = 15
+#: A connection whose bytes nobody acknowledges for so long is dead.
+DEAD_SECONDS = 60
+WINDOW_BYTES = 4 * 2**20
+PACKET_BYTES = 2**15
+
+# In order of preference; what paramiko does not have is left out.
+KEX = (
+    "mlkem768x25519-sha256",
+    "curve25519-sha256@libssh.org",
+    "curve25519-sha256",
+    "ecdh-sha2-nistp256",
+    "ecdh-sha2-nistp384",
+    "ecdh-sha2-nistp521",
+    "diffie-hellman-group16-sha512",
+)
+CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "aes128-ctr",
+    "aes192-ctr",
+    "aes256-ctr",
+)
+MACS = (
+    "hmac-sha2-256-etm@openssh.com",
+    "hmac-sha2-512-etm@openssh.com",
+    "hmac-sha2-256",
+    "hmac-sha2-512",
+)
+HOST_KEYS = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
+
+# paramiko logs a broken connection with a traceback; we raise it instead.
+_WIRE_LOG = __name__ + ".wire"
+logging.getLogger(_WIRE_LOG).setLevel(logging.CRITICAL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where the node is, and how we prove who we are."""
+
+    host: str
+    port: int
+    user: str
+    key_file: pathlib.Path | None
+    known_hosts: pathlib.Path
+    connect_seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}:{self.port}"
+
+
+class Watcher:
+    """Hears what happens to one channel, in paramiko's own thread."""
+
+    def heard(self, kind: int, message: paramiko.Message) -> None:
+        """Take note of a message, before paramiko handles it."""
+
+    def handled(self, kind: int) -> None:
+        """Look again: paramiko has handled a message."""
+
+    def lost(self) -> None:
+        """The connection is gone."""
+
+
+class Wire(paramiko.Transport):
+    """paramiko's transport, telling also what it keeps to itself: exit signals, losses.
+
+    Its own channels drop the exit signal, and wait without a limit for answers.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(
+            sock, default_window_size=WINDOW_BYTES, default_max_packet_size=PACKET_BYTES
+        )
+        self.watchers: dict[int, Watcher] = {}
+        #: how many questions were answered, in the order they were asked
+        self.answers = 0
+        self._questions = 0
+        self._asking = threading.Lock()
+        self.set_log_channel(_WIRE_LOG)
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            for watcher in list(self.watchers.values()):
+                watcher.lost()
+
+    def ask(self) -> int:
+        """Ask the server for a sign of life; return what `answers` will be once it came."""
+        message = paramiko.Message()
+        message.add_byte(common.cMSG_GLOBAL_REQUEST)
+        message.add_string("keepalive@openssh.com")
+        message.add_boolean(True)
+        with self._asking:
+            self._questions += 1
+            self._send_user_message(message)  # type: ignore[attr-defined]
+            return self._questions
+
+    def _parse_request_success(self, message: paramiko.Message) -> None:
+        self.answers += 1
+
+    # a server says no to a question it does not know, which is as good
+    _parse_request_failure = _parse_request_success
+
+    def send_request(
+        self, channel: paramiko.Channel, name: str, value: bytes | str, *, reply: bool
+    ) -> None:
+        """Send a request about a channel without waiting for the answer."""
+        message = paramiko.Message()
+        message.add_byte(common.cMSG_CHANNEL_REQUEST)
+        message.add_int(channel.remote_chanid)
+        message.add_string(name)
+        message.add_boolean(reply)
+        message.add_string(value)
+        self._send_user_message(message)  # type: ignore[attr-defined]
+
+
+def _watched(kind: int, handler: Callable[..., None]) -> Callable[..., None]:
+    def handle(channel: Any, message: paramiko.Message) -> None:
+        watcher = channel.transport.watchers.get(channel.chanid)
+        if watcher is None:
+            handler(channel, message)
+            return
+        # a copy, since reading a message uses it up
+        watcher.heard(kind, paramiko.Message(message.get_remainder()))
+        handler(channel, message)
+        watcher.handled(kind)
+
+    return handle
+
+
+_handlers: dict[int, Callable[..., None]] = paramiko.Transport._channel_handler_table  # type: ignore[attr-defined]
+Wire._channel_handler_table = {  # type: ignore[attr-defined]
+    kind: _watched(kind, handler) for kind, handler in _handlers.items()
+}
+
+
+class Connection:
+    """An authenticated connection. Its pool counts `busy` and decides with it."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.busy = 0
+        self.capacity = CHANNELS
+        self.retired = False
+
+    @property
+    def usable(self) -> bool:
+        return self.wire.is_active() and not self.retired
+
+    def open_channel(self) -> paramiko.Channel:
+        """Open a channel for one command, or raise NotStarted."""
+        try:
+            return self.wire.open_session(timeout=CHANNEL_SECONDS)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise errors.NotStarted(f"no channel for the command: {_text(error)}") from error
+
+    def close(self) -> None:
+        """End the connection and every command on it."""
+        self.wire.close()
+
+    def abandon(self) -> None:
+        """Let go of a connection that belongs to the parent of this process."""
+        self.wire.atfork()
+
+
+def connect(target: Target) -> Connection:
+    """Connect, check the host key and authenticate, or raise NotStarted."""
+    wire = Wire(_socket(target))
+    try:
+        _shake_hands(wire, target)
+        _authenticate(wire, target)
+    except BaseException:
+        wire.close()
+        raise
+    wire.set_keepalive(KEEPALIVE_SECONDS)
+    return Connection(wire)
+
+
+def _socket(target: Target) -> socket.socket:
+    address = (target.host, target.port)
+    try:
+        sock = socket.create_connection(address, timeout=target.connect_seconds)
+    except OSError as error:
+        raise errors.NotStarted(f"cannot connect to {target}: {_text(error)}") from error
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_SECONDS * 1000)
+    return sock
+
+
+def _shake_hands(wire: Wire, target: Target) -> None:
+    verifier = hostkeys.Verifier(target.host, target.port, target.known_hosts)
+    _choose_algorithms(wire, verifier.kinds())
+    wire.banner_timeout = wire.handshake_timeout = target.connect_seconds
+    try:
+        wire.start_client(timeout=target.connect_seconds)
+        key = wire.get_remote_server_key()
+    except paramiko.ssh_exception.IncompatiblePeer as error:
+        message = f"{target} and we share no modern algorithm: {_text(error)}"
+        raise errors.NotStarted(message, retryable=False) from error
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise errors.NotStarted(f"no SSH handshake with {target}: {_text(error)}") from error
+    verifier.check(key.get_name(), key.asbytes())
+
+
+def _choose_algorithms(wire: Wire, known: Sequence[str]) -> None:
+    options = wire.get_security_options()
+    options.kex = _available(KEX, options.kex)
+    options.ciphers = _available(CIPHERS, options.ciphers)
+    options.digests = _available(MACS, options.digests)
+    # A server has several keys: ask for one that we know.
+    first = [kind for kind in HOST_KEYS if _key_kind(kind) in known]
+    options.key_types = _available(dict.fromkeys([*first, *HOST_KEYS]), options.key_types)
+
+
+def _key_kind(algorithm: str) -> str:
+    return "ssh-rsa" if algorithm.startswith("rsa-sha2") else algorithm
+
+
+def _available(wanted: Any, offered: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in wanted if name in offered)
+
+
+def _authenticate(wire: Wire, target: Target) -> None:
+    refusal = "the agent holds no key"
+    with _keys(target) as keys:
+        for key in keys:
+            try:
+                if not wire.auth_publickey(target.user, key):
+                    return
+                refusal = "it wants more than a key"
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                refusal = _text(error)
+                if not wire.is_active():
+                    message = f"{target} hung up during authentication: {refusal}"
+                    raise errors.NotStarted(message) from error
+    tried = target.key_file or "the keys of the SSH agent"
+    raise errors.NotStarted(f"{target} does not accept {tried}: {refusal}", retryable=False)
+
+
+@contextlib.contextmanager
+def _keys(target: Target) -> Iterator[Sequence[paramiko.PKey]]:
+    if target.key_file is not None:
+        yield [_key_from(target.key_file)]
+        return
+    try:
+        agent = paramiko.Agent()
+    except (paramiko.SSHException, OSError) as error:
+        message = f"the SSH agent does not answer: {_text(error)}"
+        raise errors.NotStarted(message, retryable=False) from error
+    try:
+        yield agent.get_keys()
+    finally:
+        agent.close()
+
+
+def _key_from(path: pathlib.Path) -> paramiko.PKey:
+    try:
+        return paramiko.PKey.from_path(path)
+    except (OSError, ValueError, TypeError, paramiko.SSHException) as error:
+        # TypeError is what a key with a passphrase ends in
+        reason = "it has a passphrase" if isinstance(error, TypeError) else _text(error)
+        message = f"cannot read the key {path}: {reason}"
+        raise errors.NotStarted(message, retryable=False) from error
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in errno.errorcode:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__

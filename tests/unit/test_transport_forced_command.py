@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The forced-command script: lets the toolkit's lines through, and tries to be broken."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from nova_smartos.smartos import transport
+from tests.unit import sshd
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "etc" / "smartos-forced-command"
+SHELLS = [shell for shell in ("dash", "bash", "ksh", "busybox") if shutil.which(shell)]
+REFUSED = 126
+HOSTILE = [
+    "",
+    "it's",
+    "''",
+    '"',
+    "$(touch never) `touch never` ${PATH}",
+    "a;b|c&d>e<f",
+    "two\nlines\n",
+    "trailing\n\n",
+    "*",
+    "[a-z]?",
+    "\\",
+    "-n",
+    "~",
+    "ünïcode ☃",
+    "\udcff",
+    "  spaces  ",
+    "PATH=/evil",
+    "pfexec",
+]
+
+
+@pytest.fixture
+def tools(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A folder in which every tool writes down its arguments."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("vmadm", "zfs", "pfexec", "id", "touch"):
+        (folder / name).write_text(
+            f"#!/bin/sh\nprintf '%s\\0' {name} \"$@\" >{tmp_path}/ran\nexit 7\n"
+        )
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def forced(
+    line: str | bytes | None, tools: pathlib.Path, shell: str = "sh"
+) -> subprocess.CompletedProcess[bytes]:
+    environment: dict[bytes, bytes] = {b"PATH": os.environb[b"PATH"]}
+    if line is not None:
+        environment[b"SSH_ORIGINAL_COMMAND"] = os.fsencode(line)
+    argv = [*(["busybox", "sh"] if shell == "busybox" else [shell]), SCRIPT, tools]
+    return subprocess.run(
+        argv, env=environment, cwd=tools.parent, capture_output=True, timeout=30, check=False
+    )
+
+
+def ran(tools: pathlib.Path) -> list[str]:
+    path = tools.parent / "ran"
+    return os.fsdecode(path.read_bytes()).split("\0")[:-1] if path.exists() else []
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_the_toolkit_sends_arrives_as_it_was(shell: str, tools: pathlib.Path) -> None:
+    ssh = transport.SSH("node", tool_path="/any where/bin")
+    command = transport.Command(("vmadm", *HOSTILE))
+    done = forced(ssh.command_line(command), tools, shell)
+    assert (done.returncode, done.stderr) == (7, b"")
+    assert ran(tools) == ["vmadm", *HOSTILE]
+
+
+def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
+    ssh = transport.SSH("node", user="admin")
+    forced(ssh.command_line(transport.Command(("zfs", "list"))), tools)
+    assert ran(tools) == ["pfexec", "zfs", "list"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "line",
+    [
+        None,
+        "",
+        " ",
+        "id",
+        "/usr/bin/id",
+        "LC_ALL=C id",
+        "pfexec id",
+        "pfexec pfexec zfs",
+        "pfexec",
+        "LC_ALL=C",
+        "sh -c 'vmadm list'",
+        "./vmadm",
+        "../bin/vmadm list",
+        "vmadm list; id",
+        "vmadm list;id",
+        "vmadm list\nid",
+        "vmadm list\rid",
+        "vmadm list\tid",
+        "vmadm list & id",
+        "vmadm list && id",
+        "vmadm list | id",
+        "vmadm $(id)",
+        "vmadm `id`",
+        "vmadm ${PATH}",
+        "vmadm $PATH",
+        'vmadm "$HOME"',
+        'vmadm "$(id)"',
+        'vmadm "a b"',
+        "vmadm 'a",
+        "vmadm a'",
+        "vmadm 'a''",
+        'vmadm "',
+        "vmadm \"'",
+        "vmadm a\\ b",
+        "vmadm > file",
+        "vmadm < file",
+        "vmadm *",
+        "vmadm ?",
+        "vmadm [a]",
+        "vmadm {a,b}",
+        "vmadm ~root",
+        "vmadm #comment",
+        "vmadm !x",
+        "vmadm (x)",
+        "vmadm ünïcode",
+        "LD_PRELOAD=/evil.so vmadm list",
+        "IFS=x vmadm list",
+        "''vmadm'",
+        "vm'",
+        "'vmadm id'",
+        "'' vmadm list",
+        "'vmadm\nid'",
+        "-- vmadm list",
+        "-vmadm",
+    ],
+)
+def test_everything_else_is_refused(line: str | None, shell: str, tools: pathlib.Path) -> None:
+    done = forced(line, tools, shell)
+    assert done.returncode == REFUSED
+    assert done.stderr.startswith(b"smartos-forced-command: refused: ")
+    assert ran(tools) == []
+
+
+def test_the_other_side_does_not_choose_where_tools_are(tools: pathlib.Path) -> None:
+    forced("PATH=/evil:\"$PATH\" LC_ALL=xx PATH='/evil' vmadm list", tools)
+    assert ran(tools) == ["vmadm", "list"]
+
+
+def test_quotes_may_stand_anywhere_in_a_word(tools: pathlib.Path) -> None:
+    forced("v'mad'm a'b c'd\"'\"'e'", tools)
+    assert ran(tools) == ["vmadm", "ab cd'e"]
+
+
+def test_a_long_line_is_no_trouble(tools: pathlib.Path) -> None:
+    argument = "it's " * 3000
+    ssh = transport.SSH("node")
+    forced(ssh.command_line(transport.Command(("vmadm", argument))), tools)
+    assert ran(tools) == ["vmadm", argument]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Server]:
+    with sshd.Server(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+def test_behind_sshd(server: sshd.Server, tools: pathlib.Path) -> None:
+    server.authorize(f'restrict,command="{SCRIPT} {tools}"')
+    ssh = server.connect()
+    try:
+        assert ssh.run(transport.Command(("vmadm", *HOSTILE))).returncode == 7
+        assert ran(tools) == ["vmadm", *HOSTILE]
+        refused = ssh.run(transport.Command(("uname", "-a")))
+        assert refused.returncode == REFUSED
+        assert "uname is not among the tools" in refused.stderr
+    finally:
+        ssh.close()
