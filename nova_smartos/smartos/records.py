@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON of the node's tools into frozen dataclasses: unknown keys ignored, a missing one named.
+
+What a tool prints is never trusted: every value is checked against the annotation of its field.
+"""
+
+import dataclasses
+import datetime
+import decimal
+import functools
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
+
+from nova_smartos.smartos import errors
+
+EXCERPT = 200
+WHOLE = "*"
+
+Converter = Callable[[Any], Any]
+T = TypeVar("T", bound="Record")
+
+
+class Record:
+    """Base of the dataclasses that are read from a JSON object of a tool."""
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Read one object; anything unexpected is an OutputError that names the key."""
+        try:
+            return _decode(cls, data)
+        except ValueError as exc:
+            raise errors.OutputError(f"{cls.__name__}{exc}") from None
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text of the node, safe to show."""
+    shown = ascii(text[:EXCERPT])
+    return shown if len(text) <= EXCERPT else f"{shown}… ({len(text)} characters)"
+
+
+def key(name: str, default: Any = dataclasses.MISSING, *, convert: Converter | None = None) -> Any:
+    """A field whose key in the JSON has another name, or whose value needs a conversion.
+
+    `dict` as the default is a new, empty one.
+    """
+    metadata = {"key": name, "convert": convert}
+    if default is dataclasses.MISSING:
+        return dataclasses.field(metadata=metadata)
+    if default is dict:
+        return dataclasses.field(default_factory=dict, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def whole() -> Any:
+    """A field that keeps the JSON object itself."""
+    metadata = {"key": WHOLE}
+    return dataclasses.field(default_factory=dict, repr=False, compare=False, metadata=metadata)
+
+
+def array(text: str) -> list[Any]:
+    """The JSON array in a tool's output."""
+    data = parse(text)
+    if not isinstance(data, list):
+        raise errors.OutputError(f"an array is expected, this is {_kind(data)}: {excerpt(text)}")
+    return data
+
+
+def object_(text: str) -> dict[str, Any]:
+    """The JSON object in a tool's output."""
+    data = parse(text)
+    if not isinstance(data, dict):
+        raise errors.OutputError(f"an object is expected, this is {_kind(data)}: {excerpt(text)}")
+    return data
+
+
+def parse(text: str, *, parse_float: Callable[[str], Any] | None = None) -> Any:
+    """The JSON value in a tool's output."""
+    try:
+        return json.loads(text, parse_float=parse_float, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise errors.OutputError(f"JSON nested too deeply: {excerpt(text)}") from None
+    except ValueError as exc:
+        raise errors.OutputError(f"not JSON ({exc}): {excerpt(text)}") from None
+
+
+def texts(data: list[Any]) -> list[str]:
+    """An array that holds strings only."""
+    for value in data:
+        if not isinstance(value, str):
+            raise errors.OutputError(f"a string is expected, not {_kind(value)}")
+    return data
+
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    attribute: str
+    key: str
+    required: bool
+    convert: Converter
+
+
+def _decode(cls: type[T], data: object) -> T:
+    if not isinstance(data, dict):
+        raise ValueError(f": an object is expected, not {_kind(data)}")
+    values: dict[str, Any] = {}
+    for field in _fields(cls):
+        if field.key in data:
+            values[field.attribute] = _convert(field, data[field.key])
+        elif field.key == WHOLE:
+            values[field.attribute] = data
+        elif field.required:
+            raise ValueError(f": key {field.key!r} is missing")
+    return cls(**values)
+
+
+def _convert(field: _Field, value: object) -> Any:
+    try:
+        return field.convert(value)
+    except (TypeError, ValueError, ArithmeticError) as exc:
+        text = str(exc)
+        separator = "" if text.startswith((".", "[", ":")) else ": "
+        raise ValueError(f".{field.key}{separator}{text}") from None
+
+
+def _fields(cls: type) -> tuple[_Field, ...]:
+    if cls not in _KNOWN:
+        _KNOWN[cls] = _read_fields(cls)
+    return _KNOWN[cls]
+
+
+def _read_fields(cls: type) -> tuple[_Field, ...]:
+    hints = typing.get_type_hints(cls)
+    return tuple(
+        _Field(
+            attribute=field.name,
+            key=field.metadata.get("key", field.name),
+            required=field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING,
+            convert=field.metadata.get("convert") or _converter(hints[field.name]),
+        )
+        for field in dataclasses.fields(cls)
+        if field.init
+    )
+
+
+def _converter(hint: Any) -> Converter:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        inner = _converter(next(each for each in arguments if each is not types.NoneType))
+        return lambda value: None if value is None else inner(value)
+    if origin is tuple:
+        return functools.partial(_items, _converter(arguments[0]))
+    if origin in (dict, Mapping):
+        return functools.partial(_mapping, _converter(arguments[1]))
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return functools.partial(_decode, hint)
+    return _SCALARS[hint]
+
+
+def _items(convert: Converter, value: object) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"an array is expected, not {_kind(value)}")
+    found = []
+    for position, each in enumerate(value):
+        try:
+            found.append(convert(each))
+        except ValueError as exc:
+            raise ValueError(f"[{position}]{exc}") from None
+    return tuple(found)
+
+
+def _mapping(convert: Converter, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"an object is expected, not {_kind(value)}")
+    return {name: convert(each) for name, each in value.items()}
+
+
+def _anything(value: object) -> object:
+    return value
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"true or false is expected, not {_kind(value)}")
+    return value
+
+
+def _integer(value: object) -> int:
+    # JavaScript has no integers: 1e21 is how it prints a large one
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"an integer is expected, not {_kind(value)}")
+    return value
+
+
+def _number(value: object) -> decimal.Decimal:
+    if isinstance(value, bool) or not isinstance(value, (int, float, decimal.Decimal)):
+        raise ValueError(f"a number is expected, not {_kind(value)}")
+    return decimal.Decimal(str(value))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a string is expected, not {_kind(value)}")
+    return value
+
+
+def _timestamp(value: object) -> datetime.datetime:
+    moment = datetime.datetime.fromisoformat(_text(value))
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__name__} {excerpt(repr(value))}"
+
+
+_KNOWN: dict[type, tuple[_Field, ...]] = {}
+_SCALARS: dict[Any, Converter] = {
+    Any: _anything,
+    object: _anything,
+    bool: _boolean,
+    int: _integer,
+    decimal.Decimal: _number,
+    str: _text,
+    datetime.datetime: _timestamp,
+}

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The [smartos] options, the node they make and the sample file made of them."""
+
+import logging
+import pathlib
+import subprocess
+import sys
+import typing
+
+import fixtures
+import pytest
+from oslo_config import cfg
+from oslo_config import fixture as config_fixture
+
+from nova_smartos import conf as smartos_conf
+from nova_smartos.smartos import node, transport
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class Options(fixtures.Fixture):
+    """A configuration object of its own, as each service has one."""
+
+    def __init__(self, **values: typing.Any) -> None:
+        super().__init__()
+        self._values = values
+
+    def _setUp(self) -> None:
+        self.conf = cfg.ConfigOpts()
+        config = self.useFixture(config_fixture.Config(self.conf))
+        smartos_conf.register(self.conf)
+        self.conf([])
+        config.config(group="smartos", **self._values)
+
+
+class Recorder:
+    """Stands for Node: keeps what it was made with."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[typing.Any, ...]] = []
+
+    def local(self, **options: typing.Any) -> None:
+        self.made.append(("local", options))
+
+    def ssh(self, host: str, **options: typing.Any) -> None:
+        self.made.append(("ssh", host, options))
+
+
+def made_from(**values: typing.Any) -> tuple[typing.Any, ...]:
+    """What connect() makes a Node with, given these options."""
+    recorder = Recorder()
+    with Options(**values) as options, fixtures.MonkeyPatch(f"{node.__name__}.Node", recorder):
+        smartos_conf.connect(options.conf)
+    return recorder.made[0]
+
+
+def test_the_node_is_this_machine_by_default() -> None:
+    options = {"tool_path": None, "timeouts": transport.Timeouts(60, 900, 300)}
+    assert made_from() == ("local", options)
+
+
+def test_every_option_reaches_the_connection() -> None:
+    made = made_from(
+        connection="ssh",
+        node_address="192.0.2.7",
+        node_port=2222,
+        node_user="nova",
+        key_file="/etc/nova/key",
+        known_hosts_file="/etc/nova/hosts",
+        tool_path="/opt/node/bin",
+        max_connections=2,
+        connect_timeout=3,
+        read_timeout=4,
+        change_timeout=5,
+        stream_idle_timeout=6,
+    )
+    assert made == (
+        "ssh",
+        "192.0.2.7",
+        {
+            "port": 2222,
+            "user": "nova",
+            "key_file": "/etc/nova/key",
+            "known_hosts_file": "/etc/nova/hosts",
+            "tool_path": "/opt/node/bin",
+            "max_connections": 2,
+            "connect_timeout": 3,
+            "timeouts": transport.Timeouts(4, 5, 6),
+        },
+    )
+
+
+def test_real_nodes_accept_what_connect_gives() -> None:
+    for values in ({}, {"connection": "ssh", "node_address": "192.0.2.7"}):
+        with Options(**values) as options, smartos_conf.connect(options.conf) as made:
+            assert isinstance(made, node.Node)
+
+
+def test_ssh_needs_an_address() -> None:
+    with Options(connection="ssh") as options, pytest.raises(cfg.RequiredOptError, match="address"):
+        smartos_conf.connect(options.conf)
+
+
+def test_registering_twice_does_no_harm() -> None:
+    with Options() as options:
+        smartos_conf.register(options.conf)
+
+
+def test_services_keep_their_options_apart() -> None:
+    with Options(node_port=2201) as one, Options(node_port=2202) as other:
+        assert (one.conf.smartos.node_port, other.conf.smartos.node_port) == (2201, 2202)
+
+
+def test_the_log_names_the_node(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    made_from(connection="ssh", node_address="192.0.2.7", node_user="nova")
+    assert caplog.messages == ["SmartOS node: 192.0.2.7 as nova"]
+
+
+def test_the_sample_file_is_up_to_date(tmp_path: pathlib.Path) -> None:
+    """When this fails, run `make genconfig`."""
+    sample = tmp_path / "sample"
+    config = ROOT / "etc/oslo-config-generator/nova-smartos.conf"
+    code = "from oslo_config import generator; generator.main()"
+    words = ["--config-file", str(config), "--output-file", str(sample)]
+    subprocess.run([sys.executable, "-c", code, *words], check=True, timeout=60, cwd=ROOT)
+    assert (ROOT / "etc/nova-smartos.conf.sample").read_text() == sample.read_text()

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The smaller tools refuse what could be taken for an option or does not fit, and run nothing."""
+
+from collections.abc import Callable
+
+import pytest
+
+from nova_smartos.smartos import errors, node
+from tests.unit import fake_transport
+
+VM = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda n: n.dladm.set_linkprop("-t", "mtu", "1500"),
+        lambda n: n.dladm.set_linkprop("net0", "mtu=1,-x", "1500"),
+        lambda n: n.dladm.show_link("-x"),
+        lambda n: n.dladm.show_linkprop("net0", "a,b"),
+        lambda n: n.dladm.show_vnic(zone="-z"),
+        lambda n: n.fwadm.delete(),
+        lambda n: n.fwadm.delete("-f"),
+        lambda n: n.fwadm.get("x"),
+        lambda n: n.imgadm.add_source("-e"),
+        lambda n: n.imgadm.create(VM, "-p", {}),
+        lambda n: n.imgadm.create(VM, "/x", {"-a": "b"}),
+        lambda n: n.imgadm.get("base"),
+        lambda n: n.imgadm.get(VM, zpool="-r"),
+        lambda n: n.imgadm.import_("docker/image:latest"),
+        lambda n: n.imgadm.install("-f", "x"),
+        lambda n: n.nictagadm.add("a b"),
+        lambda n: n.nictagadm.add("a", "-l"),
+        lambda n: n.nictagadm.delete("-f"),
+        lambda n: n.nictagadm.exists("a", "-l"),
+        lambda n: n.svcs.get("-a"),
+        lambda n: n.svcs.list(zone="x"),
+        lambda n: n.zlogin.run(VM, []),
+        lambda n: n.zlogin.run("-C", ["id"]),
+        lambda n: n.zpool.get("-x"),
+        lambda n: n.zpool.list("zones", "-v"),
+    ],
+)
+def test_refused(call: Callable[[node.Node], object]) -> None:
+    with pytest.raises(errors.InvalidPayload):
+        call(node.Node(fake_transport.refusing()))
+
+
+def test_sysinfo_update_refreshes_first() -> None:
+    carrier = fake_transport.Transport(
+        fake_transport.Answer(("sysinfo", "-u")), fake_transport.Answer(("sysinfo",), "{}")
+    )
+    with carrier, pytest.raises(errors.OutputError, match="Info: key 'UUID' is missing"):
+        node.Node(carrier).sysinfo.update()

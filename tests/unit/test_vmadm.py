@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vmadm beyond the golden cases: events, bundles, secrets, limits, refused arguments."""
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nova_smartos.smartos import errors, vmadm
+from tests.unit import fake_transport
+
+VM = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
+STREAM = "11112222-3333-4444-8555-666677778888"
+DATE = "2026-05-06T07:08:09.123Z"
+DOCUMENT = {"uuid": VM, "brand": "lx", "state": "running", "zone_state": "running"}
+CREATED = f"Successfully created VM {VM}\n"
+
+
+def lines(*events: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps({"date": DATE, **event}).encode() + b"\n" for event in events)
+
+
+def events(output: bytes, *, stderr: str = "", returncode: int = 0) -> fake_transport.Transport:
+    return fake_transport.expecting(
+        "vmadm", "events", "-jr", stdout=output, stderr=stderr, returncode=returncode
+    )
+
+
+def test_events() -> None:
+    change = {
+        "prettyPath": "nics.*.ip",
+        "path": ["nics", None, "ip"],
+        "action": "changed",
+        "oldValue": "dhcp",
+        "newValue": "192.0.2.1",
+    }
+    output = lines(
+        {"type": "ready", "uuid": STREAM, "vms": {VM: DOCUMENT}},
+        {"type": "create", "uuid": VM, "zonename": VM, "vm": DOCUMENT},
+        {"type": "modify", "uuid": VM, "zonename": VM, "vm": DOCUMENT, "changes": [change]},
+        {"type": "delete", "uuid": VM, "zonename": VM},
+    )
+    with events(output) as carrier, vmadm.Vmadm(carrier).events() as stream:
+        ready, create, modify, delete = stream
+    assert ready.vms[VM].state == "running"
+    assert create.vm is not None and create.vm.uuid == VM
+    assert modify.changes[0].path == ("nics", None, "ip")
+    assert modify.changes[0].new_value == "192.0.2.1"
+    assert (delete.type, delete.uuid, delete.vm) == ("delete", VM, None)
+    assert carrier.commands[0].seconds == float("inf")
+
+
+def test_events_of_one_vm() -> None:
+    carrier = fake_transport.expecting("vmadm", "events", "-jr", VM)
+    with carrier, vmadm.Vmadm(carrier).events(VM) as stream:
+        assert list(stream) == []
+
+
+def test_events_end_with_an_error() -> None:
+    carrier = events(b"", stderr="connect ECONNREFUSED\n", returncode=1)
+    with vmadm.Vmadm(carrier).events() as stream, pytest.raises(errors.ToolError) as caught:
+        list(stream)
+    assert caught.value.code == "VminfodDown"
+
+
+def test_events_that_are_stopped_end_quietly() -> None:
+    carrier = events(b"", returncode=-15)
+    with vmadm.Vmadm(carrier).events() as stream:
+        stream.stop()
+        assert list(stream) == []
+    assert carrier.processes[0].killed
+
+
+@pytest.mark.parametrize(
+    "output", [b'{"type":"ready","da', b"[]\n", b"\n", b'{"type":"create"}\n', b"\xff\xfe\n"]
+)
+def test_events_that_are_none(output: bytes) -> None:
+    not_understood = pytest.raises(errors.OutputError, match="vmadm events: ")
+    with vmadm.Vmadm(events(output)).events() as stream, not_understood:
+        list(stream)
+
+
+def test_send_and_receive() -> None:
+    bundle = b"bundle" * 100_000
+    sender = fake_transport.expecting("vmadm", "send", VM, stdout=bundle, stderr="sent\n")
+    receiver = fake_transport.expecting(
+        "vmadm", "receive", stderr=f"Successfully received VM {VM}\n"
+    )
+    with sender, receiver, vmadm.Vmadm(sender).send(VM) as stream:
+        assert vmadm.Vmadm(receiver).receive(stream) == VM
+    stdin = receiver.processes[0].stdin
+    assert isinstance(stdin, io.BytesIO) and stdin.getvalue() == bundle
+
+
+def test_a_broken_send_fails_the_receive_too() -> None:
+    sender = fake_transport.expecting(
+        "vmadm", "send", VM, stdout=b"half", stderr="bad statusCode: 404\n", returncode=1
+    )
+    receiver = fake_transport.expecting("vmadm", "receive")
+    with vmadm.Vmadm(sender).send(VM) as stream, pytest.raises(errors.NotFound):
+        vmadm.Vmadm(receiver).receive(stream)
+    assert not receiver.processes[0].stdin_closed
+
+
+def test_receive_that_takes_more_than_a_minute() -> None:
+    text = "first of 2 errors: vminfod watchForEvent {} timeout exceeded\n"
+    carrier = fake_transport.expecting("vmadm", "receive", stderr=text, returncode=1)
+    with pytest.raises(errors.ToolError) as caught:
+        vmadm.Vmadm(carrier).receive(io.BytesIO(b"x"))
+    assert caught.value.code == "Timeout"
+
+
+@pytest.mark.parametrize(
+    ("payload", "seconds"),
+    [({}, 900), ({"ram": 512}, 900), ({"ram": 8192}, 1200), ({"ram": 65536}, 5400)],
+)
+def test_a_large_vm_has_longer_to_provision(payload: dict[str, Any], seconds: float) -> None:
+    with fake_transport.expecting("vmadm", "create", stderr=CREATED) as carrier:
+        vmadm.Vmadm(carrier).create(payload)
+    assert carrier.commands[0].seconds == seconds
+
+
+def test_the_limit_of_a_stop_covers_the_guests_time() -> None:
+    with fake_transport.expecting("vmadm", "stop", VM, "-t", "3600") as carrier:
+        assert vmadm.Vmadm(carrier).stop(VM, seconds=3600)
+    assert carrier.commands[0].seconds == 3900
+
+
+def test_secrets_are_masked_in_errors() -> None:
+    payload = {
+        "customer_metadata": {"root_pw": "hunter2hunter2", "motd": "hello there"},
+        "set_internal_metadata": {"token": 'line one\nline "two"', "short": "x"},
+        "vnc_password": "abc12345",
+    }
+    said = f"oops hunter2hunter2 abc12345 {json.dumps(payload)} hello there\n"
+    carrier = fake_transport.expecting("vmadm", "update", VM, stderr=said, returncode=1)
+    with pytest.raises(errors.ToolError) as caught:
+        vmadm.Vmadm(carrier).update(VM, payload)
+    shown = str(caught.value) + repr(caught.value) + caught.value.stderr
+    for secret in ("hunter2", "abc12345", "line one", 'line \\"two'):
+        assert secret not in shown
+    assert "hello there" in shown
+    assert b"hunter2hunter2" in carrier.commands[0].stdin
+
+
+def test_a_secret_that_stands_in_the_uuid_is_none() -> None:
+    payload = {"vnc_password": VM[:8]}
+    with fake_transport.expecting("vmadm", "update", VM) as carrier:
+        vmadm.Vmadm(carrier).update(VM, payload)
+    assert carrier.commands[0].secrets == ()
+
+
+def test_console() -> None:
+    assert vmadm.Vmadm(fake_transport.refusing()).console_argv(VM) == ("vmadm", "console", VM)
+
+
+def test_the_properties_of_a_refusal() -> None:
+    carrier = fake_transport.expecting(
+        "vmadm", "create", stderr="Invalid value(s) for: ram,disks.0.size\n", returncode=1
+    )
+    with pytest.raises(errors.InvalidPayload) as caught:
+        vmadm.Vmadm(carrier).create({})
+    assert vmadm.properties(caught.value) == ("ram", "disks.0.size")
+    assert vmadm.properties(errors.ToolError("other")) == ()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda tool: tool.create_snapshot(VM, "-r"),
+        lambda tool: tool.create_snapshot(VM, "a/b"),
+        lambda tool: tool.create_snapshot(VM, "x" * 65),
+        lambda tool: tool.delete("--all"),
+        lambda tool: tool.events("-f"),
+        lambda tool: tool.get(""),
+        lambda tool: tool.info(VM, "-v"),
+        lambda tool: tool.kill(VM, "$(halt)"),
+        lambda tool: tool.lookup({"-1": "x"}),
+        lambda tool: tool.lookup({"alias": "~.*"}),
+        lambda tool: tool.lookup_fields(("a,b",)),
+        lambda tool: tool.reprovision(VM, "base"),
+        lambda tool: tool.sysrq(VM, "-F"),
+        lambda tool: tool.update(VM, {"quota": float("inf")}),
+        lambda tool: tool.validate("create", {}, "lx"),
+        lambda tool: tool.validate("update", {}),
+    ],
+)
+def test_arguments_that_are_refused(call: Callable[[vmadm.Vmadm], object]) -> None:
+    with pytest.raises(errors.InvalidPayload):
+        call(vmadm.Vmadm(fake_transport.refusing()))

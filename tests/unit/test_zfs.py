@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""zfs beyond the golden cases: streams between nodes, and names that are refused."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+
+from nova_smartos.smartos import errors, zfs
+from tests.unit import fake_transport
+
+
+def test_a_stream_from_one_node_to_another() -> None:
+    data = bytes(range(256)) * 8192
+    sender = fake_transport.expecting(
+        "zfs", "send", "-R", "-p", "-I", "zones/x@a", "zones/x@b", stdout=data
+    )
+    argv = "zfs receive -u -s -F -x encryption -o quota=none tank/x".split()
+    receiver = fake_transport.expecting(*argv)
+    sending = zfs.Zfs(sender).send(
+        "zones/x@b", base="zones/x@a", intermediates=True, properties=True, replicate=True
+    )
+    with sender, receiver, sending as stream:
+        zfs.Zfs(receiver).receive(
+            stream,
+            "tank/x",
+            exclude=["encryption"],
+            force=True,
+            properties={"quota": "none"},
+            resumable=True,
+        )
+    stdin = receiver.processes[0].stdin
+    assert isinstance(stdin, io.BytesIO) and stdin.getvalue() == data
+
+
+def test_a_failed_send_is_never_a_short_stream() -> None:
+    carrier = fake_transport.expecting(
+        "zfs",
+        "send",
+        "zones/x@b",
+        stdout=b"half",
+        stderr="cannot open 'zones/x@b': dataset does not exist\n",
+        returncode=1,
+    )
+    with zfs.Zfs(carrier).send("zones/x@b") as stream:
+        assert stream.read(4) == b"half"
+        with pytest.raises(errors.NotFound):
+            stream.read(4)
+
+
+def test_the_rest_of_a_stream() -> None:
+    token = "1-c740b4779-c8-789c636064000310a500c4ec50360710e72765a5269730"
+    carrier = fake_transport.expecting("zfs", "send", "-t", token, stdout=b"rest")
+    with carrier, zfs.Zfs(carrier).send_resumed(token) as stream:
+        assert stream.read() == b"rest"
+
+
+def test_a_receive_that_fails() -> None:
+    carrier = fake_transport.expecting(
+        "zfs",
+        "receive",
+        "-u",
+        "tank/x",
+        stderr="cannot receive new filesystem stream: out of space\n",
+        returncode=1,
+    )
+    with pytest.raises(errors.NoSpace):
+        zfs.Zfs(carrier).receive(io.BytesIO(b"stream"), "tank/x")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda tool: tool.clone("zones/x", "zones/y"),
+        lambda tool: tool.create("-o"),
+        lambda tool: tool.create("zones/x", {"-V": "1"}),
+        lambda tool: tool.create("zones/x@y"),
+        lambda tool: tool.destroy(""),
+        lambda tool: tool.destroy("zones/$(reboot)"),
+        lambda tool: tool.destroy("zones/x\n"),
+        lambda tool: tool.destroy("zones/x@a%b"),
+        lambda tool: tool.destroy("zones/x@a,b"),
+        lambda tool: tool.get("zones/x", "a,b"),
+        lambda tool: tool.hold("-r", "zones/x@y"),
+        lambda tool: tool.list("zones", types=["filesystem,-r"]),
+        lambda tool: tool.rename("zones/x", "-f"),
+        lambda tool: tool.rollback("zones/x"),
+        lambda tool: tool.set("zones/x", {}),
+        lambda tool: tool.set("zones/x", {"a=b": "c"}),
+        lambda tool: tool.snapshot("zones/x"),
+    ],
+)
+def test_arguments_that_are_refused(call: Callable[[zfs.Zfs], object]) -> None:
+    with pytest.raises(errors.InvalidPayload):
+        call(zfs.Zfs(fake_transport.refusing()))
+
+
+def test_a_resume_token_that_is_none() -> None:
+    tool = zfs.Zfs(fake_transport.refusing())
+    with pytest.raises(errors.InvalidPayload), tool.send_resumed("-n"):
+        pass
