@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node counts: kernel statistics that follow from time, a seed and scripted load."""
+
+from smartos_emulator.metrics.collector import Metrics
+
+__all__ = ["Metrics"]
