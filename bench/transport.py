@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stream of 4 GiB costs the toolkit, each way, as a process here and through SSH."""
+
+import json
+import resource
+import socket
+import subprocess
+import sys
+import time
+
+from bench import nodes, report
+from nova_smartos.smartos import transport
+from nova_smartos.smartos.transport import local, ssh
+
+GIB = 1 << 30
+STREAM_BYTES = 4 * GIB
+CHUNK = 256 * 1024
+
+
+def run(found: report.Report) -> None:
+    """Measure four streams, each in a process of its own so that its memory is only its own."""
+    port = _free_port()
+    with nodes.up("--ssh", f"127.0.0.1:{port}") as node:
+        status = nodes.run([nodes.EMULATOR, "status", str(node), "--json"])
+        reached = json.loads(status)["ssh"]
+        for kind in ("local", "ssh"):
+            for direction in ("down", "up"):
+                _measure(found, kind, direction, reached)
+
+
+def _measure(
+    found: report.Report, kind: str, direction: str, reached: dict[str, str | int]
+) -> None:
+    words = [sys.executable, "-m", "bench.transport", kind, direction, json.dumps(reached)]
+    output = subprocess.run(words, capture_output=True, check=True, timeout=nodes.SECONDS).stdout
+    seen = json.loads(output)
+    rate = STREAM_BYTES / 2**20 / seen["seconds"]
+    way = {"down": "from the node", "up": "to the node"}[direction]
+    meaning = f"MiB of memory that 4 GiB {way} take, {kind}"
+    found.figure(f"{kind}_{direction}_growth_mib", seen["growth_mib"], meaning, "<= 64")
+    found.figure(f"{kind}_{direction}_mib_per_second", rate, f"speed {way}, {kind}")
+
+
+def _stream(kind: str, direction: str, reached: dict[str, str | int]) -> dict[str, float]:
+    carrier = _transport(kind, reached)
+    carrier.run(transport.Command(("true",)))
+    before, start = _peak_mib(), time.perf_counter()
+    moved = {"down": _down, "up": _up}[direction](carrier)
+    seconds = time.perf_counter() - start
+    carrier.close()
+    if moved != STREAM_BYTES:
+        raise RuntimeError(f"{moved} bytes arrived, not {STREAM_BYTES}")
+    return {"seconds": seconds, "growth_mib": _peak_mib() - before}
+
+
+def _down(carrier: transport.Transport) -> int:
+    moved = 0
+    argv = ("head", "-c", str(STREAM_BYTES), "/dev/zero")
+    with carrier.stream(transport.Command(argv, timeout=transport.Timeout.STREAM)) as process:
+        process.close_stdin()
+        while chunk := process.stdout.read(CHUNK):
+            moved += len(chunk)
+        process.wait()
+    return moved
+
+
+def _up(carrier: transport.Transport) -> int:
+    chunk = bytes(CHUNK)
+    command = transport.Command(("wc", "-c"), timeout=transport.Timeout.STREAM)
+    with carrier.stream(command) as process:
+        for _ in range(STREAM_BYTES // CHUNK):
+            process.stdin.write(chunk)
+        process.close_stdin()
+        counted = process.stdout.read()
+        process.wait()
+    return int(counted)
+
+
+def _transport(kind: str, reached: dict[str, str | int]) -> transport.Transport:
+    if kind == "local":
+        return local.Local()
+    return ssh.SSH(
+        str(reached["host"]),
+        port=int(reached["port"]),
+        user=str(reached["user"]),
+        key_file=str(reached["identity"]),
+        known_hosts_file=str(reached["known_hosts"]),
+        pfexec=False,
+    )
+
+
+def _peak_mib() -> float:
+    """The most memory this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    print(json.dumps(_stream(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))))

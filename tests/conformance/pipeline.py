@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `vmadm create` and `vmadm update` really do with a payload."""
+
+import re
+import typing
+
+from tests.conformance import world
+
+Difference = world.Difference
+
+# Refusals that come after the recorded step: the payload was accepted, the deed was not.
+LATER = {
+    r'updates to disks are only allowed when state is "stopped"': "disks change while stopped",
+    r"cannot resize disk: new size must be greater": "the volume itself refuses to shrink",
+    r"Uncaught AssertionError: index \(number\) is required": "a disk path that the VM has not",
+    r"provisioning dataset \\S+ with brand \\S+ is not supported": "the image refuses the brand",
+}
+# Numbers that the normalized payload has and the vm object shows in another unit or place.
+_ELSEWHERE = {
+    *("uuid", "zonename", "create_timestamp", "transition", "v", "datasets", "nowait", "ram"),
+    *("zfs_storage_pool_name", "dataset_uuid", "delegate_dataset", "mdata_exec_timeout"),
+    *("disks", "filesystems", "nics", "vnc_password", "spice_password", "zone_dataset_uuid"),
+}
+
+
+def pipeline(node: world.World, recorded: list[world.Case]) -> world.Verdict:
+    """Create or update for real, one case after the other: each supposes the same node."""
+    chosen = [case for case in recorded if "pipeline" in case]
+    judge = _Judge(node)
+    found = [judge(case) for case in chosen]
+    return world.Verdict("pipeline", len(chosen), [item for item in found if item])
+
+
+class _Judge:
+    def __init__(self, node: world.World) -> None:
+        self._node = node
+        self._states: dict[str, str] = {}  # the VMs that are there, as they were made
+
+    def __call__(self, case: world.Case) -> Difference | None:
+        label = f"{case['brand']} {case['action']}: {case['note']}"
+        why = self._create(case) if case["action"] == "create" else self._update(case)
+        return Difference(label, why) if why else None
+
+    def _create(self, case: world.Case) -> str | None:
+        other = self._node.environment["existing_vm"]
+        self._arrange({other["uuid"]: (other, other["state"])})
+        done = self._node.run("vmadm", "create", document=case["payload"])
+        made = [uuid for uuid in self._node.uuids() if uuid not in self._states]
+        why = _compare(case["pipeline"], done)
+        if why is None and done.status == 0:
+            why = self._shown(case, *made)
+        for uuid in made:
+            self._node.remove_vm(uuid)
+        return why
+
+    def _update(self, case: world.Case) -> str | None:
+        other = self._node.environment["existing_vm"]
+        vm = self._node.environment["vmobjs"][case["brand"]]
+        state = (case.get("vm_state") or vm)["state"]
+        self._arrange({other["uuid"]: (other, other["state"]), vm["uuid"]: (vm, state)})
+        done = self._node.run("vmadm", "update", vm["uuid"], document=case["payload"])
+        if done.status != 1:
+            self._states[vm["uuid"]] = "changed"
+        return _compare(case["pipeline"], done)
+
+    def _arrange(self, wanted: dict[str, tuple[world.Case, str]]) -> None:
+        """Have just these VMs, each as recorded and in its state."""
+        for uuid, state in list(self._states.items()):
+            if uuid not in wanted or wanted[uuid][1] != state:
+                self._node.remove_vm(uuid)
+                del self._states[uuid]
+        for uuid, (vm, state) in wanted.items():
+            if uuid not in self._states:
+                self._node.make_vm(vm, state)
+                self._states[uuid] = state
+
+    def _shown(self, case: world.Case, uuid: str) -> str | None:
+        """Where the created VM is not what the normalized payload says."""
+        vm = self._node.vm(uuid) or {}
+        normalized = case["pipeline"].get("normalized", {})
+        wrong = {
+            key: (value, vm[key])
+            for key, value in normalized.items()
+            if key in vm and key not in _ELSEWHERE and vm[key] != value
+        }
+        for key in ("nics", "disks"):
+            if key in vm and len(vm[key]) != len(normalized.get(key) or ()):
+                wrong[key] = (normalized.get(key), vm[key])
+        return f"(recorded, here): {wrong}" if wrong else None
+
+
+def _compare(recorded: dict[str, typing.Any], done: world.Done) -> str | None:
+    """Why the deed does not agree with the record; None when it does."""
+    if "crash" in recorded:
+        same = done.status < 0 and recorded["crash"] in done.stderr
+    elif recorded["ok"]:
+        same = done.status == 0 or any(re.search(text, done.stderr) for text in LATER)
+    else:
+        said = done.stderr.rstrip("\n")
+        same = done.status == 1 and _blank(said) == _blank(recorded["error"])
+    return None if same else f"recorded {recorded if not recorded['ok'] else 'ok'}, here {done}"
+
+
+def _blank(text: str) -> str:
+    """The text without addresses: those that nobody gave are drawn."""
+    return re.sub(r"(?:[0-9a-f]{1,2}:){5}[0-9a-f]{1,2}", "MAC", text)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""imgadm: what is installed, what uses it."""
+
+import uuid
+
+import pytest
+
+from nova_smartos.smartos import errors
+
+
+@pytest.mark.known("recorded")
+def test_get_and_list(target, image):
+    """get and list -j tell the same of an installed image."""
+    wanted = image("zone")
+    listed = {each.manifest.uuid: each for each in target.node.imgadm.list()}
+    assert listed[wanted].manifest == target.node.imgadm.get(wanted).manifest
+    assert target.node.imgadm.get(wanted).manifest.type == "zone-dataset"
+
+
+@pytest.mark.known("recorded")
+def test_an_image_that_is_not_there(target):
+    """get of an image that is not there ends with status 3."""
+    missing = str(uuid.uuid4())
+    done = target.run("imgadm", "get", missing)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "(ImageNotInstalled)" in done.stderr
+    with pytest.raises(errors.NotFound):
+        target.node.imgadm.get(missing)
+
+
+@pytest.mark.known("recorded")
+def test_an_image_with_clones(target, create, image):
+    """An image with VMs on it cannot be deleted."""
+    create("joyent-minimal", autoboot=False)
+    with pytest.raises(errors.InvalidState):
+        target.node.imgadm.delete(image("zone"))
+    assert target.node.imgadm.get(image("zone")).manifest.uuid == image("zone")
+
+
+@pytest.mark.known("recorded")
+def test_what_is_no_uuid(target):
+    """A malformed uuid has an error code of its own."""
+    done = target.run("imgadm", "get", "nst")
+    assert (done.returncode, done.stderr) == (
+        1,
+        'imgadm get: error (InvalidUUID): invalid uuid: "nst"\n',
+    )
+
+
+@pytest.mark.known("recorded")
+def test_an_image_is_a_snapshot_to_clone(target, image):
+    """The image is zones/UUID with the one snapshot @final; a VM is its clone."""
+    names = [
+        each.name
+        for each in target.node.zfs.list(f"zones/{image('zone')}", types=("snapshot",), depth=1)
+    ]
+    assert f"zones/{image('zone')}@final" in names
+
+
+@pytest.mark.known("from source")
+def test_a_vm_is_a_clone(target, create, image):
+    """A zone's dataset has the image's snapshot as its origin."""
+    vm = target.node.vmadm.get(create("joyent-minimal", autoboot=False))
+    origin = target.node.zfs.get(vm.zfs_filesystem, "origin")["origin"]
+    assert origin == f"zones/{image('zone')}@final"
+
+
+@pytest.mark.known("recorded")
+def test_create_wants_a_stopped_vm(target, create):
+    """imgadm create refuses a running VM."""
+    made = create("joyent-minimal")
+    done = target.run("imgadm", "create", made, "name=nst", "version=1", "-o", "/var/tmp")
+    assert done.returncode == 1
+    assert f'imgadm create: error (VmNotStopped): vm "{made}" is not stopped\n' == done.stderr
