@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The body of every tool: hand the streams to the node's daemon, wait, end as it says.
 
-It is copied into the node's bin folder once a tool, and run there by a bare interpreter, so it imports
-as little as it can.
+It is copied into the node's bin folder once a tool, and run there by a bare interpreter, so it
+imports as little as it can.
 """
 
 import array
@@ -11,6 +11,10 @@ import signal
 import socket
 import struct
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import typing
 
 NODE_DOWN = 125
 EMULATOR_ERROR = 126
@@ -31,12 +35,14 @@ NODE_TREES = (
 SHARED_WITH_HOST = ("dd", "rm")
 
 
-def is_of_node(path):
+def is_of_node(path: str) -> bool:
     """Whether an absolute path lies in the node's tree."""
     return any(path == tree or path.startswith(tree + "/") for tree in NODE_TREES)
 
 
-def call(directory, argv, streams=(0, 1, 2)):
+def call(
+    directory: str | os.PathLike[str], argv: list[str], streams: tuple[int, int, int] = (0, 1, 2)
+) -> int:
     """Run a tool on the node kept in `directory`; its exit status, negative for a signal."""
     try:
         connection = _connect(directory)
@@ -47,10 +53,11 @@ def call(directory, argv, streams=(0, 1, 2)):
     with connection:
         _hand_over(connection, argv, streams)
         answer = connection.recv(4, socket.MSG_WAITALL)
-    return struct.unpack("!i", answer)[0] if len(answer) == 4 else -signal.SIGKILL
+    status: int = struct.unpack("!i", answer)[0] if len(answer) == 4 else -signal.SIGKILL
+    return status
 
 
-def end(status):
+def end(status: int) -> "typing.NoReturn":
     """End this process with `status`, by the signal it names when it is negative."""
     if status >= 0:
         os._exit(status)
@@ -62,7 +69,7 @@ def end(status):
     os._exit(128 - status)
 
 
-def _connect(directory):
+def _connect(directory: str | os.PathLike[str]) -> socket.socket:
     """Connect by way of a directory descriptor: a socket's own path is short of letters."""
     connection = socket.socket(socket.AF_UNIX)
     folder = os.open(os.path.join(directory, "run"), os.O_PATH | os.O_DIRECTORY)
@@ -76,25 +83,25 @@ def _connect(directory):
     return connection
 
 
-def _hand_over(connection, argv, streams):
+def _hand_over(connection: socket.socket, argv: list[str], streams: tuple[int, int, int]) -> None:
     words = [os.fsencode(word) for word in argv]
     pairs = [name + b"=" + value for name, value in os.environb.items()]
     body = b"\0".join([os.fsencode(_cwd()), str(len(words)).encode(), *words, *pairs])
-    streams = [_open_or_null(number) for number in streams]
+    handed = [_open_or_null(number) for number in streams]
     header = struct.pack("!I", len(body))
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", handed))]
     connection.sendmsg([header], rights)
     connection.sendall(body)
 
 
-def _cwd():
+def _cwd() -> str:
     try:
         return os.getcwd()
     except FileNotFoundError:
         return "/"
 
 
-def _open_or_null(number):
+def _open_or_null(number: int) -> int:
     try:
         os.fstat(number)
     except OSError:
@@ -102,7 +109,7 @@ def _open_or_null(number):
     return number
 
 
-def main():
+def main() -> None:
     """What the node's bin folder runs: DIR/bin/TOOL."""
     script = os.path.abspath(sys.argv[0])
     folder, name = os.path.split(script)
@@ -111,11 +118,11 @@ def main():
     end(call(os.path.dirname(folder), [name, *sys.argv[1:]]))
 
 
-def _names_the_node(words):
+def _names_the_node(words: list[str]) -> bool:
     return any(is_of_node(word.partition("=")[2] or word) for word in words)
 
 
-def _run_the_hosts(name, folder):
+def _run_the_hosts(name: str, folder: str) -> None:
     path = [entry for entry in os.get_exec_path() if os.path.abspath(entry) != folder]
     for entry in path:
         program = os.path.join(entry, name)

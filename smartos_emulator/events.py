@@ -48,9 +48,7 @@ def _value_changes(
     return [_change(path, "changed", oldValue=old, newValue=new)]
 
 
-def _array_changes(
-    old: list, new: list, prefix: Path, identities: dict[str, str]
-) -> list[Change]:
+def _array_changes(old: list, new: list, prefix: Path, identities: dict[str, str]) -> list[Change]:
     """Arrays have no order here: an element is there or not, or is known by its identity."""
     path: Path = [*prefix, None]
     old_texts, new_texts = [_text(one) for one in old], [_text(one) for one in new]

@@ -374,9 +374,14 @@ def _mount(process: Process) -> int:
 
 
 def _svcs(process: Process) -> int:
-    services = ("svc:/smartdc/mdata:execute", "svc:/smartdc/mdata:fetch",
-                "svc:/system/boot-config:default", "svc:/system/zoneinit:default",
-                "svc:/milestone/multi-user:default", "svc:/network/ssh:default")
+    services = (
+        "svc:/smartdc/mdata:execute",
+        "svc:/smartdc/mdata:fetch",
+        "svc:/system/boot-config:default",
+        "svc:/system/zoneinit:default",
+        "svc:/milestone/multi-user:default",
+        "svc:/network/ssh:default",
+    )
     flags, wanted = _split(process, "aHxvp")
     if "x" in flags:
         return 0

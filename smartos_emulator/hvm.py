@@ -34,8 +34,9 @@ INFO_TYPES: dict[str, tuple[str, ...]] = {
 def info(node: "node_module.Node", vm: Vm, types: list[str]) -> Vm:
     """The facts of the wanted types, in the order in which the daemon asks for them."""
     questions = _KVM if vm["brand"] == "kvm" else {"vnc": vnc}
-    wanted = questions if "all" in types else {key: questions[key] for key in questions
-                                               if key in types}
+    wanted = (
+        questions if "all" in types else {key: questions[key] for key in questions if key in types}
+    )
     return {key: ask(node, vm) for key, ask in wanted.items()}
 
 
@@ -123,8 +124,13 @@ def _blockstats(_node: "node_module.Node", vm: Vm) -> list[Vm]:
 def _cpus(_node: "node_module.Node", vm: Vm) -> list[Vm]:
     first_thread = int(vm.get("pid") or 0)
     return [
-        {"current": cpu == 0, "CPU": cpu, "pc": -2130506112, "halted": True,
-         "thread_id": first_thread + cpu + 1}
+        {
+            "current": cpu == 0,
+            "CPU": cpu,
+            "pc": -2130506112,
+            "halted": True,
+            "thread_id": first_thread + cpu + 1,
+        }
         for cpu in range(vm.get("vcpus", 1))
     ]
 

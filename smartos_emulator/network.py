@@ -135,11 +135,12 @@ class Network:
     def _overlay_rules(self) -> list[str]:
         """The rules; the file of the real node is as volatile as what it is made from."""
         file = self._node.path(OVERLAY_RULES)
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            rules = dict.fromkeys(self._node.config.overlay_rules, "-e vxlan")
-            file.write_text(json.dumps(rules) + "\n", "utf-8")
-        return list(json.loads(file.read_text("utf-8")))
+        with self._lock:
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                rules = dict.fromkeys(self._node.config.overlay_rules, "-e vxlan")
+                file.write_text(json.dumps(rules) + "\n", "utf-8")
+            return list(json.loads(file.read_text("utf-8")))
 
     # -- /usbkey/config --
 

@@ -55,7 +55,10 @@ class Config:
     def from_json(cls, document: dict[str, typing.Any]) -> "Config":
         """The configuration that `to_json` wrote."""
         lists = {"nic_tags", "etherstubs", "overlay_rules"}
-        return cls(**{key: tuple(v) if key in lists else v for key, v in document.items()})
+        fields: dict[str, typing.Any] = {
+            key: tuple(value) if key in lists else value for key, value in document.items()
+        }
+        return cls(**fields)
 
     def to_json(self) -> dict[str, typing.Any]:
         return dataclasses.asdict(self)

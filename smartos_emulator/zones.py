@@ -266,9 +266,7 @@ class Zones:
         self._tear_down(zone, vm, exit_status)
         self._move(zone, "installed")
 
-    def _tear_down(
-        self, zone: Zone, vm: dict[str, typing.Any] | None, exit_status: int
-    ) -> None:
+    def _tear_down(self, zone: Zone, vm: dict[str, typing.Any] | None, exit_status: int) -> None:
         self._write_last_exited(zone, exit_status)
         if zone.id is not None:
             self._node.metrics.halt(zone.id)
@@ -421,7 +419,6 @@ class _Done:
 
 def _quietly(work: typing.Callable[[], None]) -> None:
     """Run a thread's work; the node's end is no error."""
-
 
     try:
         work()

@@ -50,8 +50,13 @@ class _Node(Protocol):
 class Storage(receiving.Receiving):
     """Pools and datasets as plain folders and sparse files; every public call is thread-safe."""
 
-    def __init__(self, node: "Any | pathlib.Path", *, pools: dict[str, int] | None = None,
-                 memory_mib: int | None = None) -> None:
+    def __init__(
+        self,
+        node: "Any | pathlib.Path",
+        *,
+        pools: dict[str, int] | None = None,
+        memory_mib: int | None = None,
+    ) -> None:
         if isinstance(node, pathlib.Path):
             directory, root, now = node, node / "root", _wall_clock
         else:
@@ -63,8 +68,7 @@ class Storage(receiving.Receiving):
         super().__init__(root, directory / "state" / "storage", now)
         self.link_devices()
         self.find_mounted()
-        self._open_pools(pools or {"zones": _DEFAULT_POOL_BYTES},
-                         memory_mib or _DEFAULT_MEMORY_MIB)
+        self._open_pools(pools or {"zones": _DEFAULT_POOL_BYTES}, memory_mib or _DEFAULT_MEMORY_MIB)
 
     def _open_pools(self, pools: dict[str, int], memory_mib: int) -> None:
         with self.lock:
@@ -79,10 +83,20 @@ class Storage(receiving.Receiving):
     def _create_pool(self, name: str, size: int) -> None:
         if why := names.pool_fault(name):
             raise errors.StorageError(f"cannot create '{name}'", why)
-        self._meta["pools"][name] = {"size": size, "guid": self.new_guid(),
-                                     "creation": self.seconds()}
-        dataset = model.Dataset(self.next_oid(), name, "filesystem", self.new_guid(), 1,
-                                self.seconds(), self.views.fresh("filesystem"))
+        self._meta["pools"][name] = {
+            "size": size,
+            "guid": self.new_guid(),
+            "creation": self.seconds(),
+        }
+        dataset = model.Dataset(
+            self.next_oid(),
+            name,
+            "filesystem",
+            self.new_guid(),
+            1,
+            self.seconds(),
+            self.views.fresh("filesystem"),
+        )
         self._materialize(dataset)
         self._index(dataset)
         self._adopt(dataset)
@@ -101,18 +115,26 @@ class Storage(receiving.Receiving):
     def _lay_out(self, memory_mib: int) -> None:
         """What the installer of SmartOS makes in a new pool, in its order."""
         self.set_many("zones", {"atime": "off"})
-        device = {"logbias": "throughput", "sync": "always", "primarycache": "metadata",
-                  "secondarycache": "none", "volblocksize": str(_PAGE)}
+        device = {
+            "logbias": "throughput",
+            "sync": "always",
+            "primarycache": "metadata",
+            "secondarycache": "none",
+            "volblocksize": str(_PAGE),
+        }
         self._lay_out_volume("zones/dump", _DUMP_MIB * MIB, {"checksum": "noparity", **device})
         self._lay_out_folder("zones/config", {"mountpoint": "legacy"})
         self._lay_out_folder("zones/usbkey", {"mountpoint": "legacy"})
-        self._lay_out_folder("zones/cores", {"quota": "10g", "compression": "gzip",
-                                             "mountpoint": "/zones/global/cores"})
+        self._lay_out_folder(
+            "zones/cores",
+            {"quota": "10g", "compression": "gzip", "mountpoint": "/zones/global/cores"},
+        )
         self._lay_out_folder("zones/opt", {"mountpoint": "legacy"})
         self._lay_out_folder("zones/var", {"mountpoint": "legacy"})
         self._lay_out_volume("zones/swap", memory_mib * MIB, device)
-        self._lay_out_folder("zones/archive", {"compression": "lzjb",
-                                               "mountpoint": "/zones/archive"})
+        self._lay_out_folder(
+            "zones/archive", {"compression": "lzjb", "mountpoint": "/zones/archive"}
+        )
 
     def _lay_out_volume(self, name: str, size: int, props: dict[str, str]) -> None:
         # A pool too small for a real node still makes a node: its swap takes no room.
@@ -156,7 +178,7 @@ class Storage(receiving.Receiving):
             self.mount(dataset)
 
     def pool_fact(self, name: str, fact: str) -> int:
-        """"size", "guid" or "creation" of a pool."""
+        """ "size", "guid" or "creation" of a pool."""
         with self.lock:
             return int(self._meta["pools"][name][fact])
 

@@ -63,9 +63,7 @@ def _copy_range(old: int, new: int, start: int, end: int) -> None:
         start += done
 
 
-def copy_tree(
-    source: pathlib.Path, target: pathlib.Path, mounts: Set[str] = _NOTHING
-) -> None:
+def copy_tree(source: pathlib.Path, target: pathlib.Path, mounts: Set[str] = _NOTHING) -> None:
     """Copy a tree into a new folder; of the folders in mounts only the empty folder is copied."""
     links: dict[tuple[int, int], str] = {}
     os.mkdir(target)
@@ -120,8 +118,7 @@ def _copy_entry(
 
 def copy_status(status: os.stat_result, path: str) -> None:
     """Give a file or folder the mode, times and, where we may, the owner of another."""
-    set_status(path, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid,
-               status.st_mtime_ns)
+    set_status(path, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns)
 
 
 def set_status(path: str, mode: int, uid: int, gid: int, mtime_ns: int) -> None:

@@ -50,12 +50,22 @@ def _status(path: str, status: os.stat_result) -> Step:
 
 
 def _fields(status: os.stat_result) -> dict[str, Any]:
-    return {"m": stat.S_IMODE(status.st_mode), "u": status.st_uid, "g": status.st_gid,
-            "t": status.st_mtime_ns}
+    return {
+        "m": stat.S_IMODE(status.st_mode),
+        "u": status.st_uid,
+        "g": status.st_gid,
+        "t": status.st_mtime_ns,
+    }
 
 
-def _node(new: pathlib.Path, old: pathlib.Path | None, path: str, status: os.stat_result,
-          was: os.stat_result | None, links: dict[tuple[int, int], str]) -> Step | None:
+def _node(
+    new: pathlib.Path,
+    old: pathlib.Path | None,
+    path: str,
+    status: os.stat_result,
+    was: os.stat_result | None,
+    links: dict[tuple[int, int], str],
+) -> Step | None:
     document = {"p": path, **_fields(status)}
     if stat.S_ISDIR(status.st_mode):
         return None if was else Step(framing.NODE, {**document, "k": "d"})
@@ -69,8 +79,14 @@ def _node(new: pathlib.Path, old: pathlib.Path | None, path: str, status: os.sta
     return _file(new, old, path, status, was, links)
 
 
-def _file(new: pathlib.Path, old: pathlib.Path | None, path: str, status: os.stat_result,
-          was: os.stat_result | None, links: dict[tuple[int, int], str]) -> Step | None:
+def _file(
+    new: pathlib.Path,
+    old: pathlib.Path | None,
+    path: str,
+    status: os.stat_result,
+    was: os.stat_result | None,
+    links: dict[tuple[int, int], str],
+) -> Step | None:
     document = {"p": path, **_fields(status)}
     linked = status.st_nlink > 1 or (was is not None and was.st_nlink > 1)
     if status.st_nlink > 1:
@@ -85,8 +101,9 @@ def _file(new: pathlib.Path, old: pathlib.Path | None, path: str, status: os.sta
     return Step(framing.NODE, {**document, "k": "f", "s": status.st_size}, data=True)
 
 
-def _same_data(new: pathlib.Path, old: pathlib.Path, status: os.stat_result,
-               was: os.stat_result) -> bool:
+def _same_data(
+    new: pathlib.Path, old: pathlib.Path, status: os.stat_result, was: os.stat_result
+) -> bool:
     if status.st_size != was.st_size:
         return False
     with open(new, "rb", buffering=0) as one, open(old, "rb", buffering=0) as other:
@@ -113,8 +130,9 @@ def _blocks(fd: int, low: int, high: int) -> Iterator[tuple[int, bytes]]:
         low += len(block)
 
 
-def of_volume(new: pathlib.Path, old: pathlib.Path, start: int
-              ) -> Iterator[tuple[int, int, bytes | None]]:
+def of_volume(
+    new: pathlib.Path, old: pathlib.Path, start: int
+) -> Iterator[tuple[int, int, bytes | None]]:
     """(offset, size, bytes, or None for a hole) of every block that differs."""
     with open(new, "rb", buffering=0) as one, open(old, "rb", buffering=0) as other:
         for low, size in _touched(one.fileno(), other.fileno(), start):

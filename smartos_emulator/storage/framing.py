@@ -20,7 +20,15 @@ _REAL_HEADER = 312
 _MAX_RECORD = 64 << 20
 
 BEGIN, NODE, DATA, HOLE, REMOVE, STATUS, BOOKED, END = (
-    b"B", b"N", b"D", b"H", b"X", b"S", b"A", b"E")
+    b"B",
+    b"N",
+    b"D",
+    b"H",
+    b"X",
+    b"S",
+    b"A",
+    b"E",
+)
 
 
 class Damaged(Exception):
@@ -70,8 +78,11 @@ class Reader:
         start = self._some(len(MAGIC))
         if start != MAGIC:
             whole = start + self._some(_REAL_HEADER - len(start))
-            why = ("invalid stream (bad magic number)" if len(whole) == _REAL_HEADER
-                   else "failed to read from stream")
+            why = (
+                "invalid stream (bad magic number)"
+                if len(whole) == _REAL_HEADER
+                else "failed to read from stream"
+            )
             raise errors.StorageError("cannot receive", why)
         self._sum = 0
         try:
@@ -121,7 +132,7 @@ class Reader:
 
 def offset(payload: bytes) -> tuple[int, memoryview]:
     """(offset, data) of a data record."""
-    return _OFFSET.unpack_from(payload)[0], memoryview(payload)[_OFFSET.size:]
+    return _OFFSET.unpack_from(payload)[0], memoryview(payload)[_OFFSET.size :]
 
 
 def span(payload: bytes) -> tuple[int, int]:

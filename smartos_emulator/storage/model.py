@@ -35,9 +35,16 @@ class Snapshot:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "oid": self.oid, "short": self.short, "guid": self.guid, "txg": self.txg,
-            "creation": self.creation, "view": self.view.vid, "props": self.props,
-            "received": self.received, "holds": self.holds, "deferred": self.deferred,
+            "oid": self.oid,
+            "short": self.short,
+            "guid": self.guid,
+            "txg": self.txg,
+            "creation": self.creation,
+            "view": self.view.vid,
+            "props": self.props,
+            "received": self.received,
+            "holds": self.holds,
+            "deferred": self.deferred,
         }
 
 
@@ -75,12 +82,20 @@ class Dataset:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "oid": self.oid, "name": self.name, "kind": self.kind, "guid": self.guid,
-            "txg": self.txg, "creation": self.creation, "view": self.view.vid,
-            "props": self.props, "received": self.received,
+            "oid": self.oid,
+            "name": self.name,
+            "kind": self.kind,
+            "guid": self.guid,
+            "txg": self.txg,
+            "creation": self.creation,
+            "view": self.view.vid,
+            "props": self.props,
+            "received": self.received,
             "origin": self.origin.oid if self.origin else 0,
             "snapshots": [snap.to_json() for snap in self.snapshots.values()],
-            "mounted": self.mounted, "inconsistent": self.inconsistent, "partial": self.partial,
+            "mounted": self.mounted,
+            "inconsistent": self.inconsistent,
+            "partial": self.partial,
         }
 
 

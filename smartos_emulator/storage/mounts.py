@@ -40,7 +40,7 @@ class Mounts(tree.Tree):
         for node in self.up(dataset):
             text = node.props.get("mountpoint", node.received.get("mountpoint"))
             if text is not None:
-                rest = dataset.name[len(node.name):]
+                rest = dataset.name[len(node.name) :]
                 return text if text in ("none", "legacy") else (text.rstrip("/") + rest) or "/"
         return f"/{dataset.name}"
 
@@ -123,8 +123,9 @@ class Mounts(tree.Tree):
         assert place is not None
         taken = [*self._mounted_below(place), dataset]
         if any(one.pins for one in taken):
-            raise errors.StorageError(f"cannot unmount '/{place.relative_to(self.root)}'",
-                                      "Device busy")
+            raise errors.StorageError(
+                f"cannot unmount '/{place.relative_to(self.root)}'", "Device busy"
+            )
         for other in taken:
             self._take_away(other)
         return taken

@@ -6,13 +6,37 @@ import dataclasses
 from smartos_emulator.storage import backend, errors, units
 
 UNSET = "-"
-_FEATURES_ACTIVE = ("async_destroy", "empty_bpobj", "lz4_compress", "spacemap_histogram",
-                    "enabled_txg", "hole_birth", "extensible_dataset", "embedded_data",
-                    "filesystem_limits", "spacemap_v2")
-_FEATURES_ENABLED = ("multi_vdev_crash_dump", "bookmarks", "large_blocks", "large_dnode",
-                     "sha512", "skein", "edonr", "device_removal", "obsolete_counts",
-                     "zpool_checkpoint", "allocation_classes", "resilver_defer", "encryption",
-                     "bookmark_v2", "userobj_accounting", "project_quota", "log_spacemap")
+_FEATURES_ACTIVE = (
+    "async_destroy",
+    "empty_bpobj",
+    "lz4_compress",
+    "spacemap_histogram",
+    "enabled_txg",
+    "hole_birth",
+    "extensible_dataset",
+    "embedded_data",
+    "filesystem_limits",
+    "spacemap_v2",
+)
+_FEATURES_ENABLED = (
+    "multi_vdev_crash_dump",
+    "bookmarks",
+    "large_blocks",
+    "large_dnode",
+    "sha512",
+    "skein",
+    "edonr",
+    "device_removal",
+    "obsolete_counts",
+    "zpool_checkpoint",
+    "allocation_classes",
+    "resilver_defer",
+    "encryption",
+    "bookmark_v2",
+    "userobj_accounting",
+    "project_quota",
+    "log_spacemap",
+)
 # name, column heading, whether it is a number, default of a property that can be set
 _ROWS: tuple[tuple[str, str, bool, str], ...] = (
     ("size", "SIZE", True, ""),
@@ -58,7 +82,8 @@ class Column:
 COLUMNS = {row[0]: Column(*row) for row in _ROWS}
 COLUMNS["name"] = Column("name", "NAME", False, "")
 FEATURES = {f"feature@{name}": "active" for name in _FEATURES_ACTIVE} | {
-    f"feature@{name}": "enabled" for name in _FEATURES_ENABLED}
+    f"feature@{name}": "enabled" for name in _FEATURES_ENABLED
+}
 
 
 def find(word: str) -> str | None:
@@ -91,10 +116,20 @@ def _raw(storage: backend.Storage, pool: str, prop: str) -> str:
         return FEATURES[prop]
     size, used = storage.pool_size(pool), storage.allocated(pool)
     facts = {
-        "name": pool, "size": size, "allocated": used, "free": size - used,
-        "capacity": used * 100 // size, "health": "ONLINE", "dedupratio": "1.00",
-        "guid": storage.pool_fact(pool, "guid"), "readonly": "off", "freeing": 0, "leaked": 0,
-        "fragmentation": 0, "expandsize": UNSET, "checkpoint": UNSET,
+        "name": pool,
+        "size": size,
+        "allocated": used,
+        "free": size - used,
+        "capacity": used * 100 // size,
+        "health": "ONLINE",
+        "dedupratio": "1.00",
+        "guid": storage.pool_fact(pool, "guid"),
+        "readonly": "off",
+        "freeing": 0,
+        "leaked": 0,
+        "fragmentation": 0,
+        "expandsize": UNSET,
+        "checkpoint": UNSET,
     }
     if prop in facts:
         return str(facts[prop])

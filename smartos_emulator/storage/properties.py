@@ -34,14 +34,40 @@ class Property:
         return _CHOICES.get(self.name) or tuple(self.values.split(" | "))
 
 
-_CHECKSUMS = ("on", "off", "fletcher2", "fletcher4", "sha256", "noparity", "sha512", "skein",
-              "edonr")
+_CHECKSUMS = (
+    "on",
+    "off",
+    "fletcher2",
+    "fletcher4",
+    "sha256",
+    "noparity",
+    "sha512",
+    "skein",
+    "edonr",
+)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "checksum": _CHECKSUMS,
-    "compression": ("on", "off", "lzjb", "gzip", *(f"gzip-{n}" for n in range(1, 10)), "zle",
-                    "lz4"),
-    "dedup": ("on", "off", "verify", "sha256", "sha256,verify", "sha512", "sha512,verify",
-              "skein", "skein,verify", "edonr,verify"),
+    "compression": (
+        "on",
+        "off",
+        "lzjb",
+        "gzip",
+        *(f"gzip-{n}" for n in range(1, 10)),
+        "zle",
+        "lz4",
+    ),
+    "dedup": (
+        "on",
+        "off",
+        "verify",
+        "sha256",
+        "sha256,verify",
+        "sha512",
+        "sha512,verify",
+        "skein",
+        "skein,verify",
+        "edonr,verify",
+    ),
     "version": ("1", "2", "3", "4", "5", "current"),
 }
 
@@ -62,10 +88,22 @@ _ROWS: tuple[tuple[str, str, Access, str, str, str], ...] = (
     ("recordsize", "f", "inherit", "131072", "512 to 1M, power of 2", "RECSIZE"),
     ("mountpoint", "f", "inherit", "", "<path> | legacy | none", "MOUNTPOINT"),
     ("sharenfs", "f", "inherit", "off", "on | off | share(1M) <options>", "SHARENFS"),
-    ("checksum", "fv", "inherit", "on",
-     "on | off | fletcher2 | fletcher4 | sha256 | sha512 | skein | edonr", "CHECKSUM"),
-    ("compression", "fv", "inherit", "off",
-     "on | off | lzjb | gzip | gzip-[1-9] | zle | lz4", "COMPRESS"),
+    (
+        "checksum",
+        "fv",
+        "inherit",
+        "on",
+        "on | off | fletcher2 | fletcher4 | sha256 | sha512 | skein | edonr",
+        "CHECKSUM",
+    ),
+    (
+        "compression",
+        "fv",
+        "inherit",
+        "off",
+        "on | off | lzjb | gzip | gzip-[1-9] | zle | lz4",
+        "COMPRESS",
+    ),
     ("atime", "f", "inherit", "on", _YES_NO, "ATIME"),
     ("devices", "fs", "inherit", "on", _YES_NO, "DEVICES"),
     ("exec", "fs", "inherit", "on", _YES_NO, "EXEC"),
@@ -73,18 +111,36 @@ _ROWS: tuple[tuple[str, str, Access, str, str, str], ...] = (
     ("readonly", "fv", "inherit", "off", _YES_NO, "RDONLY"),
     ("zoned", "f", "inherit", "off", _YES_NO, "ZONED"),
     ("snapdir", "f", "inherit", "hidden", "hidden | visible", "SNAPDIR"),
-    ("aclmode", "f", "inherit", "discard",
-     "discard | groupmask | passthrough | restricted", "ACLMODE"),
-    ("aclinherit", "f", "inherit", "restricted",
-     "discard | noallow | restricted | passthrough | passthrough-x", "ACLINHERIT"),
+    (
+        "aclmode",
+        "f",
+        "inherit",
+        "discard",
+        "discard | groupmask | passthrough | restricted",
+        "ACLMODE",
+    ),
+    (
+        "aclinherit",
+        "f",
+        "inherit",
+        "restricted",
+        "discard | noallow | restricted | passthrough | passthrough-x",
+        "ACLINHERIT",
+    ),
     ("createtxg", "fvs", "readonly", "", "<uint64>", "CREATETXG"),
     ("canmount", "f", "default", "on", "on | off | noauto", "CANMOUNT"),
     ("xattr", "fs", "inherit", "on", _YES_NO, "XATTR"),
     ("copies", "fv", "inherit", "1", "1 | 2 | 3", "COPIES"),
     ("version", "fs", "default", "5", "1 | 2 | 3 | 4 | 5 | current", "VERSION"),
     ("utf8only", "fs", "once", "off", _YES_NO, "UTF8ONLY"),
-    ("normalization", "fs", "once", "none",
-     "none | formC | formD | formKC | formKD", "NORMALIZATION"),
+    (
+        "normalization",
+        "fs",
+        "once",
+        "none",
+        "none | formC | formD | formKC | formKD",
+        "NORMALIZATION",
+    ),
     ("casesensitivity", "fs", "once", "sensitive", "sensitive | insensitive | mixed", "CASE"),
     ("vscan", "f", "inherit", "off", _YES_NO, "VSCAN"),
     ("nbmand", "fs", "inherit", "off", _YES_NO, "NBMAND"),
@@ -101,9 +157,14 @@ _ROWS: tuple[tuple[str, str, Access, str, str, str], ...] = (
     ("defer_destroy", "s", "readonly", "", "yes | no", "DEFER_DESTROY"),
     ("userrefs", "s", "readonly", "", "<count>", "USERREFS"),
     ("logbias", "fv", "inherit", "latency", "latency | throughput", "LOGBIAS"),
-    ("dedup", "fv", "inherit", "off",
-     "on | off | verify | sha256[,verify], sha512[,verify], skein[,verify], edonr,verify",
-     "DEDUP"),
+    (
+        "dedup",
+        "fv",
+        "inherit",
+        "off",
+        "on | off | verify | sha256[,verify], sha512[,verify], skein[,verify], edonr,verify",
+        "DEDUP",
+    ),
     ("mlslabel", "fvs", "inherit", "none", "<sensitivity label>", "MLSLABEL"),
     ("sync", "fv", "inherit", "standard", "standard | always | disabled", "SYNC"),
     ("dnodesize", "f", "inherit", "legacy", "legacy | auto | 1k | 2k | 4k | 8k | 16k", "DNSIZE"),
@@ -118,14 +179,26 @@ _ROWS: tuple[tuple[str, str, Access, str, str, str], ...] = (
     ("snapshot_count", "fv", "readonly", "", "<count>", "SSCOUNT"),
     ("redundant_metadata", "fv", "inherit", "all", "all | most", "REDUND_MD"),
     ("receive_resume_token", "fv", "readonly", "", "<string token>", "RESUMETOK"),
-    ("encryption", "fvs", "once", "off",
-     "on | off | aes-128-ccm | aes-192-ccm | aes-256-ccm | aes-128-gcm | aes-192-gcm | "
-     "aes-256-gcm", "ENCRYPTION"),
+    (
+        "encryption",
+        "fvs",
+        "once",
+        "off",
+        "on | off | aes-128-ccm | aes-192-ccm | aes-256-ccm | aes-128-gcm | aes-192-gcm | "
+        "aes-256-gcm",
+        "ENCRYPTION",
+    ),
     ("keylocation", "fv", "default", "none", "prompt | <file URI>", "KEYLOCATION"),
     ("keyformat", "fv", "once", "none", "none | raw | hex | passphrase", "KEYFORMAT"),
     ("pbkdf2iters", "fv", "once", "0", "<iters>", "PBKDF2ITERS"),
-    ("special_small_blocks", "f", "inherit", "0", "zero or 512 to 128K, power of 2",
-     "SPECIAL_SMALL_BLOCKS"),
+    (
+        "special_small_blocks",
+        "f",
+        "inherit",
+        "0",
+        "zero or 512 to 128K, power of 2",
+        "SPECIAL_SMALL_BLOCKS",
+    ),
 )
 _HIDDEN: tuple[tuple[str, str, Access, str, str, str], ...] = (
     ("name", "fvs", "readonly", "", "<name>", "NAME"),
@@ -134,21 +207,60 @@ _HIDDEN: tuple[tuple[str, str, Access, str, str, str], ...] = (
     ("inconsistent", "fvs", "readonly", "", "yes | no", "INCONSISTENT"),
     ("numclones", "s", "readonly", "", "<count>", "NUMCLONES"),
 )
-SIZES = frozenset((
-    "used", "available", "referenced", "quota", "reservation", "volsize", "volblocksize",
-    "recordsize", "refquota", "refreservation", "usedbysnapshots", "usedbydataset",
-    "usedbychildren", "usedbyrefreservation", "written", "logicalused", "logicalreferenced",
-    "special_small_blocks", "unique",
-))
-COUNTS = frozenset((
-    "creation", "createtxg", "guid", "userrefs", "filesystem_limit", "snapshot_limit",
-    "filesystem_count", "snapshot_count", "pbkdf2iters", "numclones",
-))
-SPACE = frozenset((
-    "used", "available", "referenced", "compressratio", "usedbysnapshots", "usedbydataset",
-    "usedbychildren", "usedbyrefreservation", "refcompressratio", "written", "logicalused",
-    "logicalreferenced", "unique",
-))
+SIZES = frozenset(
+    (
+        "used",
+        "available",
+        "referenced",
+        "quota",
+        "reservation",
+        "volsize",
+        "volblocksize",
+        "recordsize",
+        "refquota",
+        "refreservation",
+        "usedbysnapshots",
+        "usedbydataset",
+        "usedbychildren",
+        "usedbyrefreservation",
+        "written",
+        "logicalused",
+        "logicalreferenced",
+        "special_small_blocks",
+        "unique",
+    )
+)
+COUNTS = frozenset(
+    (
+        "creation",
+        "createtxg",
+        "guid",
+        "userrefs",
+        "filesystem_limit",
+        "snapshot_limit",
+        "filesystem_count",
+        "snapshot_count",
+        "pbkdf2iters",
+        "numclones",
+    )
+)
+SPACE = frozenset(
+    (
+        "used",
+        "available",
+        "referenced",
+        "compressratio",
+        "usedbysnapshots",
+        "usedbydataset",
+        "usedbychildren",
+        "usedbyrefreservation",
+        "refcompressratio",
+        "written",
+        "logicalused",
+        "logicalreferenced",
+        "unique",
+    )
+)
 NONE_IF_ZERO = frozenset(("quota", "reservation", "refquota", "refreservation"))
 LIMITS = frozenset(("filesystem_limit", "snapshot_limit"))
 RIGHT_ALIGNED = (SIZES | COUNTS | {"compressratio", "refcompressratio"}) - {"creation"}
@@ -156,8 +268,15 @@ RIGHT_ALIGNED = (SIZES | COUNTS | {"compressratio", "refcompressratio"}) - {"cre
 
 def _property(row: tuple[str, str, Access, str, str, str]) -> Property:
     name, kinds, access, default, values, column = row
-    return Property(name, frozenset(_KINDS[kind] for kind in kinds), access, default, values,
-                    column, name in SIZES or name in COUNTS)
+    return Property(
+        name,
+        frozenset(_KINDS[kind] for kind in kinds),
+        access,
+        default,
+        values,
+        column,
+        name in SIZES or name in COUNTS,
+    )
 
 
 TABLE: dict[str, Property] = {row[0]: _property(row) for row in _ROWS}
@@ -183,9 +302,20 @@ def is_space_at(name: str) -> bool:
 
 
 def is_user_space(name: str) -> bool:
-    prefixes = ("userused@", "userquota@", "groupused@", "groupquota@", "userobjused@",
-                "userobjquota@", "groupobjused@", "groupobjquota@", "projectused@",
-                "projectquota@", "projectobjused@", "projectobjquota@")
+    prefixes = (
+        "userused@",
+        "userquota@",
+        "groupused@",
+        "groupquota@",
+        "userobjused@",
+        "userobjquota@",
+        "groupobjused@",
+        "groupobjquota@",
+        "projectused@",
+        "projectquota@",
+        "projectobjused@",
+        "projectobjquota@",
+    )
     return name.startswith(prefixes)
 
 

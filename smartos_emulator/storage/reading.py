@@ -8,8 +8,16 @@ from collections.abc import Collection, Iterator
 from smartos_emulator.storage import errors, model, names, properties, space, units
 
 Answer = tuple[str, str]
-_FROM_DATASET = ("devices", "exec", "setuid", "xattr", "nbmand", "primarycache",
-                 "secondarycache", "mlslabel")
+_FROM_DATASET = (
+    "devices",
+    "exec",
+    "setuid",
+    "xattr",
+    "nbmand",
+    "primarycache",
+    "secondarycache",
+    "mlslabel",
+)
 
 
 class Reading(space.Space):
@@ -161,8 +169,9 @@ class Reading(space.Space):
         return self._counted(node, "filesystem_limit", sum(1 for _ in self.walk(node)) - 1)
 
     def _fact_snapshot_count(self, node: model.Dataset) -> int:
-        return self._counted(node, "snapshot_limit",
-                             sum(len(below.snapshots) for below in self.walk(node)))
+        return self._counted(
+            node, "snapshot_limit", sum(len(below.snapshots) for below in self.walk(node))
+        )
 
     def _counted(self, node: model.Dataset, limit: str, count: int) -> int:
         """ZFS counts only below a dataset that somebody once gave a limit."""
@@ -179,12 +188,14 @@ class Reading(space.Space):
         if prop == "unique":
             return str(self.own(node)[2])
         usage = self.usage(node)
-        return str({
-            "usedbysnapshots": usage.by_snapshots,
-            "usedbydataset": usage.by_dataset,
-            "usedbychildren": usage.by_children,
-            "usedbyrefreservation": usage.by_refreservation,
-        }[prop])
+        return str(
+            {
+                "usedbysnapshots": usage.by_snapshots,
+                "usedbydataset": usage.by_dataset,
+                "usedbychildren": usage.by_children,
+                "usedbyrefreservation": usage.by_refreservation,
+            }[prop]
+        )
 
     def _snapshot_fact(self, node: model.Snapshot, prop: str) -> str:
         if prop in ("used", "unique"):
@@ -213,8 +224,7 @@ class Reading(space.Space):
         self,
         name: str,
         *,
-        kinds: Collection[str] = ("filesystem", "volume",
-                                  "snapshot"),
+        kinds: Collection[str] = ("filesystem", "volume", "snapshot"),
         recursive: bool = True,
     ) -> list[str]:
         """Names below a dataset, without itself, in `zfs list` order; its own snapshots too."""

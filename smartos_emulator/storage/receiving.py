@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """zfs receive: from a stream to datasets and snapshots."""
 
-import dataclasses
 import errno
 import os
 import pathlib
@@ -10,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, BinaryIO
 
 from smartos_emulator.storage import (
+    accepting,
     arriving,
     content,
     errors,
@@ -17,41 +17,15 @@ from smartos_emulator.storage import (
     model,
     names,
     scan,
-    sending,
     views,
 )
-from smartos_emulator.storage import properties as proptable
 
 _CHECK_BYTES = 4 << 20
+# What a record that is well framed but means nothing ends in.
+_NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
 
-@dataclasses.dataclass(frozen=True)
-class Wish:
-    """The options of one receive."""
-
-    unmounted: bool = False
-    resumable: bool = False
-    force: bool = False
-    exclude: tuple[str, ...] = ()
-    set: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    origin: str | None = None
-    dry_run: bool = False
-    progress: Callable[[str], None] | None = None
-
-
-@dataclasses.dataclass
-class Target:
-    """Where one stream goes."""
-
-    dataset: model.Dataset
-    short: str
-    fresh: bool
-    base: model.Snapshot | None
-    doing: str
-    mount: bool
-
-
-class Receiving(sending.Sending):
+class Receiving(accepting.Accepting):
     """Adds receive."""
 
     def receive(
@@ -70,31 +44,46 @@ class Receiving(sending.Sending):
         progress: Callable[[str], None] | None = None,
     ) -> list[str]:
         """zfs receive; tail "d" or "e" appends a part of the sent name. The snapshots received."""
-        wish = Wish(unmounted, resumable, force, tuple(exclude), dict(set or {}), origin, dry_run,
-                    progress)
+        wish = accepting.Wish(
+            unmounted, resumable, force, tuple(exclude), dict(set or {}), origin, dry_run, progress
+        )
         reader = framing.Reader(source)
-        header = _checked(reader.header())
+        header = accepting.checked(reader.header())
         if not header.get("package"):
-            return [self._receive_one(_destination(name, header["to"], tail), header, reader,
-                                      wish, ancestors=bool(tail))]
+            return [
+                self._receive_one(
+                    accepting.destination(name, header["to"], tail),
+                    header,
+                    reader,
+                    wish,
+                    ancestors=bool(tail),
+                )
+            ]
         reader.skip()
         if names.is_snapshot(name):
-            raise errors.StorageError("cannot receive", "cannot specify snapshot name for "
-                                      "multi-snapshot stream")
+            raise errors.StorageError(
+                "cannot receive", "cannot specify snapshot name for multi-snapshot stream"
+            )
         return self._receive_package(name, header, reader, wish, tail)
 
-    def _receive_package(self, name: str, package: dict[str, Any], reader: framing.Reader,
-                         wish: Wish, tail: str) -> list[str]:
-        top = names.split(_destination(name, f"{package['top']}@x", tail))[0]
+    def _receive_package(
+        self,
+        name: str,
+        package: dict[str, Any],
+        reader: framing.Reader,
+        wish: accepting.Wish,
+        tail: str,
+    ) -> list[str]:
+        top = names.split(accepting.destination(name, f"{package['top']}@x", tail))[0]
         if wish.force and package["replicate"] and package["from"] and not wish.dry_run:
             self._drop_vanished(top, package)
         received: list[str] = []
         while True:
-            header = _checked(reader.header())
+            header = accepting.checked(reader.header())
             if header.get("finished"):
                 reader.skip()
                 return received
-            inside = header["to"][len(package["top"]):]
+            inside = header["to"][len(package["top"]) :]
             where = top + inside
             if self._has_already(where, header["guid"]):
                 reader.skip()
@@ -109,7 +98,7 @@ class Receiving(sending.Sending):
         """With -F: what the sender has no longer goes here too."""
         if not self.exists(top):
             return
-        sent = {top + one["name"][len(package["top"]):]: one for one in package["datasets"]}
+        sent = {top + one["name"][len(package["top"]) :]: one for one in package["datasets"]}
         with self.lock:
             for dataset in reversed(list(self.walk(self.datasets[top]))):
                 if dataset.name not in self.datasets:
@@ -125,8 +114,15 @@ class Receiving(sending.Sending):
 
     # One stream
 
-    def _receive_one(self, where: str, header: dict[str, Any], reader: framing.Reader,
-                     wish: Wish, *, ancestors: bool) -> str:
+    def _receive_one(
+        self,
+        where: str,
+        header: dict[str, Any],
+        reader: framing.Reader,
+        wish: accepting.Wish,
+        *,
+        ancestors: bool,
+    ) -> str:
         name, short = names.split(where)
         assert short is not None
         with self.lock:
@@ -135,7 +131,7 @@ class Receiving(sending.Sending):
             if ancestors:
                 self._create_ancestors(name)
             if wish.dry_run:
-                self._check_target(name, short, header, wish)
+                self.check_target(name, short, header, wish)
             else:
                 target = self._target(name, short, header, wish)
         if wish.progress:
@@ -157,170 +153,68 @@ class Receiving(sending.Sending):
         self.tell("receive", snap.name)
         return snap.name
 
-    def _check_target(self, name: str, short: str, header: dict[str, Any], wish: Wish
-                      ) -> tuple[str, model.Snapshot | None]:
-        """(how errors begin, what the stream builds on); StorageError when it cannot go here."""
-        doing = ("cannot receive incremental stream" if header["from"] and not header["clone"]
-                 else "cannot receive new filesystem stream")
-        dataset = self.datasets.get(name)
-        if dataset is not None and dataset.partial and not header["resume"]:
-            raise errors.StorageError(doing, f"destination {name} contains partially-complete "
-                                      "state from \"zfs receive -s\".")
-        if name in self._reserved:
-            raise errors.StorageError(doing, "dataset is busy")
-        if header["resume"]:
-            return doing, self._check_resume(dataset, header, doing)
-        if header["from"] and dataset is not None and not (header["clone"] and wish.force
-                                                           and not dataset.snapshots):
-            return ("cannot receive incremental stream",
-                    self._check_incremental(dataset, short, header, wish))
-        if header["from"]:
-            return doing, self._check_clone(name, header, wish, doing)
-        self._check_full(name, dataset, wish, doing)
-        return doing, None
-
-    def _check_full(self, name: str, dataset: model.Dataset | None, wish: Wish, doing: str
-                    ) -> None:
-        if dataset is None:
-            self._check_receive_parent(name, doing)
-            return
-        if not wish.force:
-            raise errors.StorageError(doing, f"destination '{name}' exists\n"
-                                      "must specify -F to overwrite it")
-        if dataset.snapshots:
-            first = next(iter(dataset.snapshots.values())).name
-            raise errors.StorageError(doing, f"destination has snapshots (eg. {first})\n"
-                                      "must destroy them to overwrite it")
-        if dataset.origin:
-            raise errors.StorageError(doing, f"destination '{name}' is a clone\n"
-                                      "must destroy it to overwrite it")
-
-    def _check_receive_parent(self, name: str, doing: str) -> None:
-        parent = names.parent(name)
-        above = self.datasets.get(parent or "")
-        if above is None:
-            raise errors.StorageError(doing, f"destination '{parent or name}' does not exist")
-        if above.kind != "filesystem":
-            raise errors.StorageError(doing, f"parent '{parent}' is not a filesystem")
-
-    def _check_clone(self, name: str, header: dict[str, Any], wish: Wish, doing: str
-                     ) -> model.Snapshot:
-        if wish.origin:
-            base = self.snap(wish.origin)
-            if base.guid == header["from"]:
-                self._check_receive_parent(name, doing)
-                return base
-        if not header["clone"]:
-            raise errors.StorageError(doing, f"destination '{name}' does not exist")
-        pool = names.pool(name)
-        known = [one for one in self.by_guid.get(header["from"], ())
-                 if names.pool(one.name) == pool]
-        if not known:
-            raise errors.StorageError("cannot receive", f"local origin for clone {name}"
-                                      f"@{names.split(header['to'])[1]} does not exist")
-        self._check_receive_parent(name, doing)
-        return min(known, key=lambda one: one.name)
-
-    def _check_incremental(self, dataset: model.Dataset, short: str, header: dict[str, Any],
-                           wish: Wish) -> model.Snapshot:
-        doing = "cannot receive incremental stream"
-        if short in dataset.snapshots:
-            raise errors.StorageError(f"cannot restore to {dataset.name}@{short}",
-                                      "destination already exists")
-        mismatch = errors.StorageError(doing, f"most recent snapshot of {dataset.name} does not\n"
-                                       "match incremental source")
-        line = list(dataset.snapshots.values())
-        if not line:
-            raise mismatch
-        if line[-1].guid == header["from"]:
-            self.refresh(dataset)
-            if self.written(dataset) and not wish.force:
-                raise errors.StorageError(doing, f"destination {dataset.name} has been modified\n"
-                                          "since most recent snapshot")
-            return line[-1]
-        found = next((one for one in line if one.guid == header["from"]), None)
-        if found is None or not wish.force:
-            raise mismatch
-        return found
-
-    def _check_resume(self, dataset: model.Dataset | None, header: dict[str, Any], doing: str
-                      ) -> model.Snapshot | None:
-        if dataset is None or not dataset.partial or dataset.partial["guid"] != header["guid"]:
-            raise errors.StorageError(doing, "invalid backup stream")
-        done = (dataset.partial["object"], dataset.partial["offset"])
-        if tuple(header["resume"]) > done or dataset.partial["from"] != header["from"]:
-            raise errors.StorageError(doing, "invalid backup stream")
-        return self._partial_base(dataset)
-
-    def _partial_base(self, dataset: model.Dataset) -> model.Snapshot | None:
-        assert dataset.partial is not None
-        if not dataset.partial["from"]:
-            return None
-        if dataset.origin and dataset.inconsistent:
-            return dataset.origin
-        return next(one for one in dataset.snapshots.values()
-                    if one.guid == dataset.partial["from"])
-
-    def _target(self, name: str, short: str, header: dict[str, Any], wish: Wish) -> Target:
-        doing, base = self._check_target(name, short, header, wish)
+    def _target(
+        self, name: str, short: str, header: dict[str, Any], wish: accepting.Wish
+    ) -> accepting.Target:
+        doing, base = self.check_target(name, short, header, wish)
         dataset = self.datasets.get(name)
         if header["resume"]:
             assert dataset is not None
-            return Target(dataset, short, dataset.inconsistent, base, doing, not wish.unmounted)
+            return accepting.Target(
+                dataset, short, dataset.inconsistent, base, doing, not wish.unmounted
+            )
         if dataset is not None and base is not None and base.dataset is dataset:
             self._roll_back_to(dataset, base, doing)
-            target = Target(dataset, short, False, base, doing, dataset.mounted)
+            target = accepting.Target(dataset, short, False, base, doing, dataset.mounted)
         elif dataset is not None:
-            target = Target(dataset, short, False, base, doing, dataset.mounted)
+            target = accepting.Target(dataset, short, False, base, doing, dataset.mounted)
         else:
             dataset = self._new_target(name, header, base, wish, doing)
-            target = Target(dataset, short, True, base, doing, not wish.unmounted)
+            target = accepting.Target(dataset, short, True, base, doing, not wish.unmounted)
         self._start(target, header, wish)
         return target
 
     def _roll_back_to(self, dataset: model.Dataset, base: model.Snapshot, doing: str) -> None:
         line = list(dataset.snapshots.values())
-        for newer in reversed(line[line.index(base) + 1:]):
+        for newer in reversed(line[line.index(base) + 1 :]):
             if newer.clones or newer.holds or newer.pins:
                 raise errors.StorageError(doing, "dataset is busy")
             self.destroy(newer.name)
 
-    def _new_target(self, name: str, header: dict[str, Any], base: model.Snapshot | None,
-                    wish: Wish, doing: str) -> model.Dataset:
+    def _new_target(
+        self,
+        name: str,
+        header: dict[str, Any],
+        base: model.Snapshot | None,
+        wish: accepting.Wish,
+        doing: str,
+    ) -> model.Dataset:
         kind = header["kind"]
         local = self._parsed(wish.set, kind, "cannot receive", new=True)
         if kind == "volume":
-            local = {"volblocksize": header["volblocksize"], "volsize": header["volsize"],
-                     **local}
+            local = {"volblocksize": header["volblocksize"], "volsize": header["volsize"], **local}
         dataset = self._new(name, kind, local, doing, base)
-        dataset.received = self._received(header, wish)
+        dataset.received = self.received_properties(header, wish)
         dataset.inconsistent = True
         self._materialize(dataset)
         self._publish(dataset)
         return dataset
 
-    def _received(self, header: dict[str, Any], wish: Wish) -> dict[str, str]:
-        """The properties of the stream that mean something here."""
-        found = {}
-        for key, value in header["props"].items():
-            row = proptable.find(key)
-            if key in wish.exclude or (row and row.access in ("readonly", "once")):
-                continue
-            try:
-                found[key] = proptable.parse(row, value, header["kind"]) if row else str(value)
-            except ValueError:
-                # As zfs does: the data counts, a property that cannot be set is left out.
-                continue
-        return found
-
-    def _start(self, target: Target, header: dict[str, Any], wish: Wish) -> None:
+    def _start(
+        self, target: accepting.Target, header: dict[str, Any], wish: accepting.Wish
+    ) -> None:
         """An empty place for the content; what the stream builds on is copied when it starts."""
         dataset = target.dataset
         arriving.discard(self._arriving(dataset))
         if wish.resumable:
             dataset.partial = {
-                "guid": header["guid"], "from": header["from"], "to": header["to"],
-                "object": 0, "offset": 0, "properties": bool(header["props"]), "token": "",
+                "guid": header["guid"],
+                "from": header["from"],
+                "to": header["to"],
+                "object": 0,
+                "offset": 0,
+                "properties": bool(header["props"]),
+                "token": "",
             }
             self._note(dataset, 0, 0)
 
@@ -335,8 +229,13 @@ class Receiving(sending.Sending):
             dataset.partial["token"] = framing.token(state)
             self.commit(dataset)
 
-    def _arrive(self, target: Target, header: dict[str, Any], reader: framing.Reader,
-                wish: Wish) -> arriving.Arrival:
+    def _arrive(
+        self,
+        target: accepting.Target,
+        header: dict[str, Any],
+        reader: framing.Reader,
+        wish: accepting.Wish,
+    ) -> arriving.Arrival:
         dataset, path = target.dataset, self._arriving(target.dataset)
         if not header["resume"] or not path.exists():
             self._lay_base(target, header)
@@ -347,13 +246,15 @@ class Receiving(sending.Sending):
             self._apply(target, arrival, reader, wish)
             arrival.finish()
         except framing.Damaged:
-            raise errors.StorageError(target.doing,
-                                      self._incomplete(target, arrival, wish)) from None
+            raise errors.StorageError(
+                target.doing, self._incomplete(target, arrival, wish)
+            ) from None
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise errors.StorageError(target.doing,
-                                      "out of space" if full else "I/O error") from error
-        except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:
+            raise errors.StorageError(
+                target.doing, "out of space" if full else "I/O error"
+            ) from error
+        except _NONSENSE as error:
             raise errors.StorageError(target.doing, "invalid backup stream") from error
         finally:
             if dataset.partial:
@@ -361,7 +262,7 @@ class Receiving(sending.Sending):
             arrival.close()
         return arrival
 
-    def _lay_base(self, target: Target, header: dict[str, Any]) -> None:
+    def _lay_base(self, target: accepting.Target, header: dict[str, Any]) -> None:
         path = self._arriving(target.dataset)
         if target.base is not None:
             with self.pin(target.base):
@@ -373,8 +274,13 @@ class Receiving(sending.Sending):
         if target.dataset.kind == "volume":
             os.truncate(path, int(header["volsize"]))
 
-    def _apply(self, target: Target, arrival: arriving.Arrival, reader: framing.Reader,
-               wish: Wish) -> None:
+    def _apply(
+        self,
+        target: accepting.Target,
+        arrival: arriving.Arrival,
+        reader: framing.Reader,
+        wish: accepting.Wish,
+    ) -> None:
         unchecked = arrived = 0
         for kind, payload in reader.records():
             size = arrival.apply(kind, payload)
@@ -387,26 +293,33 @@ class Receiving(sending.Sending):
                     self._note(target.dataset, arrival.object, arrival.offset)
         self._check_room(target, arrived)
 
-    def _check_room(self, target: Target, arrived: int) -> None:
+    def _check_room(self, target: accepting.Target, arrived: int) -> None:
         with self.lock:
             room, reason = self._room_in(target.dataset)
         if arrived <= room:
             return
         if reason == errno.EDQUOT:
             raise errors.StorageError(
-                target.doing, f"destination {target.dataset.name} space quota exceeded.")
+                target.doing, f"destination {target.dataset.name} space quota exceeded."
+            )
         raise errors.StorageError(target.doing, "out of space")
 
-    def _incomplete(self, target: Target, arrival: arriving.Arrival, wish: Wish) -> str:
+    def _incomplete(
+        self, target: accepting.Target, arrival: arriving.Arrival, wish: accepting.Wish
+    ) -> str:
         if not target.dataset.partial:
             return "checksum mismatch or incomplete stream"
         self._note(target.dataset, arrival.object, arrival.offset)
-        return ("checksum mismatch or incomplete stream.\n"
-                "Partially received snapshot is saved.\n"
-                "A resuming stream can be generated on the sending system by running:\n"
-                f"    zfs send -t {target.dataset.partial['token']}")
+        return (
+            "checksum mismatch or incomplete stream.\n"
+            "Partially received snapshot is saved.\n"
+            "A resuming stream can be generated on the sending system by running:\n"
+            f"    zfs send -t {target.dataset.partial['token']}"
+        )
 
-    def _give_up(self, target: Target, wish: Wish, error: BaseException) -> None:
+    def _give_up(
+        self, target: accepting.Target, wish: accepting.Wish, error: BaseException
+    ) -> None:
         """Leave things as they were, except for what a resumable receive keeps."""
         dataset = target.dataset
         with self.lock:
@@ -418,8 +331,9 @@ class Receiving(sending.Sending):
 
     # Putting it in place
 
-    def _arrived(self, target: Target, header: dict[str, Any], arrival: arriving.Arrival
-                 ) -> model.Snapshot:
+    def _arrived(
+        self, target: accepting.Target, header: dict[str, Any], arrival: arriving.Arrival
+    ) -> model.Snapshot:
         """The snapshot with its files, not in the books yet."""
         view = self._arrived_view(target, arrival)
         with self.lock:
@@ -430,13 +344,17 @@ class Receiving(sending.Sending):
             content.copy_tree(arrival.path, self.snapshot_path(snap))
         return snap
 
-    def _complete(self, target: Target, header: dict[str, Any], snap: model.Snapshot,
-                  wish: Wish) -> None:
+    def _complete(
+        self,
+        target: accepting.Target,
+        header: dict[str, Any],
+        snap: model.Snapshot,
+        wish: accepting.Wish,
+    ) -> None:
         dataset = target.dataset
         if not target.fresh:
-            dataset.received.update(self._received(header, wish))
-            dataset.props.update(self._parsed(wish.set, dataset.kind, "cannot receive",
-                                              new=False))
+            dataset.received.update(self.received_properties(header, wish))
+            dataset.props.update(self._parsed(wish.set, dataset.kind, "cannot receive", new=False))
         if dataset.kind == "volume":
             dataset.props["volsize"] = header["volsize"]
         dataset.inconsistent = False
@@ -450,7 +368,7 @@ class Receiving(sending.Sending):
         if target.fresh and target.mount:
             self.mount_new(dataset)
 
-    def _arrived_view(self, target: Target, arrival: arriving.Arrival) -> views.View:
+    def _arrived_view(self, target: accepting.Target, arrival: arriving.Arrival) -> views.View:
         dataset = target.dataset
         old = target.base.view if target.base else self.views.fresh(dataset.kind)
         scanner = scan.Scanner(self.views, old, compress=self._compresses(dataset))
@@ -468,14 +386,23 @@ class Receiving(sending.Sending):
                 scanner.items[key] = views.Item((size, 0), (extent,))
         return self.views.changed(scanner.items)
 
-    def _received_snapshot(self, target: Target, header: dict[str, Any], view: views.View
-                           ) -> model.Snapshot:
+    def _received_snapshot(
+        self, target: accepting.Target, header: dict[str, Any], view: views.View
+    ) -> model.Snapshot:
         props: dict[str, str] = {}
         if target.dataset.kind == "volume":
             props["volsize"] = header["volsize"]
-        return model.Snapshot(self.next_oid(), target.dataset, target.short, header["guid"],
-                              self.next_txg(), header["creation"], view, props,
-                              dict(header["snapshot_props"]))
+        return model.Snapshot(
+            self.next_oid(),
+            target.dataset,
+            target.short,
+            header["guid"],
+            self.next_txg(),
+            header["creation"],
+            view,
+            props,
+            dict(header["snapshot_props"]),
+        )
 
     # Interrupted receives
 
@@ -485,7 +412,8 @@ class Receiving(sending.Sending):
             dataset = self.datasets.get(name)
             if dataset is None or dataset.partial is None:
                 raise errors.StorageError(
-                    f"'{name}' does not have any resumable receive state to abort")
+                    f"'{name}' does not have any resumable receive state to abort"
+                )
             dataset.partial = None
             arriving.discard(self._arriving(dataset))
             if dataset.inconsistent:
@@ -498,34 +426,3 @@ class Receiving(sending.Sending):
         for dataset in [ds for ds in self.datasets.values() if ds.inconsistent]:
             if dataset.partial is None:
                 self._destroy_dataset(dataset)
-
-
-def _destination(name: str, sent: str, tail: str) -> str:
-    """The full name of a received snapshot."""
-    dataset, short = names.split(sent)
-    if tail == "d":
-        rest = dataset.partition("/")[2]
-        return f"{name}/{rest}@{short}" if rest else f"{name}@{short}"
-    if tail == "e":
-        return f"{name}/{dataset.rpartition('/')[2]}@{short}"
-    return name if names.is_snapshot(name) else f"{name}@{short}"
-
-
-_FIELDS: dict[str, type] = {"to": str, "guid": int, "from": int, "kind": str, "creation": int,
-                            "clone": bool, "props": dict, "snapshot_props": dict}
-_PACKAGE_FIELDS: dict[str, type] = {"top": str, "to": str, "from": str, "replicate": bool,
-                                    "datasets": list}
-
-
-def _checked(header: dict[str, Any]) -> dict[str, Any]:
-    """A header that has what it must have; whoever wrote the stream is not trusted."""
-    if header.get("finished"):
-        return header
-    fields = _PACKAGE_FIELDS if header.get("package") else _FIELDS
-    sound = all(isinstance(header.get(name), kind) for name, kind in fields.items())
-    if header.get("kind") == "volume":
-        sound = sound and all(str(header.get(name, "")).isdigit()
-                              for name in ("volsize", "volblocksize"))
-    if not sound or header.get("kind", "volume") not in ("filesystem", "volume"):
-        raise errors.StorageError("cannot receive", "invalid stream (malformed nvlist)")
-    return header

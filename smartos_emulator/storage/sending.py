@@ -41,12 +41,16 @@ class Sending(snapshots.Snapshots):
         properties: bool = False,
     ) -> None:
         """zfs send [-R] [-p] [-i|-I base] snapshot, written to a binary file."""
-        parts, package = self.send_plan(snapshot, base=base, intermediates=intermediates,
-                                        replicate=replicate, properties=properties)
+        parts, package = self.send_plan(
+            snapshot,
+            base=base,
+            intermediates=intermediates,
+            replicate=replicate,
+            properties=properties,
+        )
         self.send_parts(parts, package, out)
 
-    def send_parts(self, parts: list[Part], package: dict[str, Any] | None, out: BinaryIO
-                   ) -> None:
+    def send_parts(self, parts: list[Part], package: dict[str, Any] | None, out: BinaryIO) -> None:
         """Write what send_plan found; nothing of it can be destroyed meanwhile."""
         needed = [part.snap for part in parts] + [part.base for part in parts if part.base]
         with self.pin(*needed):
@@ -60,31 +64,49 @@ class Sending(snapshots.Snapshots):
                 writer.begin({"finished": True})
                 writer.document(framing.END, {})
 
-    def send_plan(self, snapshot: str, *, base: str | None, intermediates: bool,
-                  replicate: bool, properties: bool
-                  ) -> tuple[list[Part], dict[str, Any] | None]:
+    def send_plan(
+        self,
+        snapshot: str,
+        *,
+        base: str | None,
+        intermediates: bool,
+        replicate: bool,
+        properties: bool,
+    ) -> tuple[list[Part], dict[str, Any] | None]:
         """(the snapshots in order, the header of a package of several or None)."""
         with self.lock:
             snap = self.snap(snapshot)
             start = self._send_base(snap, base) if base else None
             if start is snap:
-                raise errors.StorageError(f"cannot send '{snap.dataset.name}'",
-                                          "zero-length incremental source")
+                raise errors.StorageError(
+                    f"cannot send '{snap.dataset.name}'", "zero-length incremental source"
+                )
             if not replicate and not intermediates:
                 return [Part(snap, start, properties)], None
             tops = list(self.walk(snap.dataset)) if replicate else [snap.dataset]
             parts = []
             sent = []
             for dataset in tops:
-                mine = self._line(dataset, snap, start, intermediates=intermediates or not base,
-                                  replicate=replicate, properties=properties or replicate)
+                mine = self._line(
+                    dataset,
+                    snap,
+                    start,
+                    intermediates=intermediates or not base,
+                    replicate=replicate,
+                    properties=properties or replicate,
+                )
                 if mine is None:
                     continue
                 parts += mine
                 sent.append(self._described(dataset, properties=properties or replicate))
-            header = {"package": True, "top": snap.dataset.name, "to": snap.short,
-                      "from": start.short if start else "", "replicate": replicate,
-                      "datasets": sent}
+            header = {
+                "package": True,
+                "top": snap.dataset.name,
+                "to": snap.short,
+                "from": start.short if start else "",
+                "replicate": replicate,
+                "datasets": sent,
+            }
             return parts, header
 
     def _send_base(self, snap: model.Snapshot, base: str) -> model.Snapshot:
@@ -111,8 +133,16 @@ class Sending(snapshots.Snapshots):
             if here is not None:
                 yield here
 
-    def _line(self, dataset: model.Dataset, snap: model.Snapshot, start: model.Snapshot | None,
-              *, intermediates: bool, replicate: bool, properties: bool) -> list[Part] | None:
+    def _line(
+        self,
+        dataset: model.Dataset,
+        snap: model.Snapshot,
+        start: model.Snapshot | None,
+        *,
+        intermediates: bool,
+        replicate: bool,
+        properties: bool,
+    ) -> list[Part] | None:
         """The parts of one filesystem of a package; None when it has nothing to send."""
         last = dataset.snapshots.get(snap.short)
         if last is None:
@@ -121,7 +151,7 @@ class Sending(snapshots.Snapshots):
         line = line[: line.index(last) + 1]
         base = self._line_base(dataset, start)
         if base in line:
-            line = line[line.index(base) + 1:]
+            line = line[line.index(base) + 1 :]
         if not intermediates:
             line = line[-1:]
         parts = []
@@ -130,8 +160,9 @@ class Sending(snapshots.Snapshots):
             base = one
         return parts
 
-    def _line_base(self, dataset: model.Dataset, start: model.Snapshot | None
-                   ) -> model.Snapshot | None:
+    def _line_base(
+        self, dataset: model.Dataset, start: model.Snapshot | None
+    ) -> model.Snapshot | None:
         if start is None:
             return dataset.origin
         return dataset.snapshots.get(start.short) or dataset.origin or None
@@ -149,8 +180,9 @@ class Sending(snapshots.Snapshots):
         writer.begin(self._header(part))
         for item in part.snap.view.items.items():
             if item[0].startswith(scan.BOOKED):
-                writer.document(framing.BOOKED, {"n": item[1].extents[0].number,
-                                                 "s": item[1].stamp[0]})
+                writer.document(
+                    framing.BOOKED, {"n": item[1].extents[0].number, "s": item[1].stamp[0]}
+                )
         if part.snap.dataset.kind == "volume":
             self._send_volume(part, writer)
         else:
@@ -160,13 +192,17 @@ class Sending(snapshots.Snapshots):
     def _header(self, part: Part) -> dict[str, Any]:
         snap, dataset = part.snap, part.snap.dataset
         header = {
-            "to": snap.name, "guid": snap.guid, "kind": dataset.kind,
-            "creation": snap.creation, "from": part.base.guid if part.base else 0,
+            "to": snap.name,
+            "guid": snap.guid,
+            "kind": dataset.kind,
+            "creation": snap.creation,
+            "from": part.base.guid if part.base else 0,
             "clone": bool(part.base and part.base.dataset is not dataset),
             "resume": list(part.resume) if part.resume else None,
             "props": sent_properties(dataset) if part.properties else {},
             "snapshot_props": {key: value for key, value in snap.props.items() if ":" in key}
-            if part.properties else {},
+            if part.properties
+            else {},
         }
         if dataset.kind == "volume":
             header["volsize"] = snap.props["volsize"]
@@ -179,8 +215,7 @@ class Sending(snapshots.Snapshots):
             for offset, block in differences.data(new, start):
                 writer.data(offset, block)
             return
-        for offset, size, found in differences.of_volume(new, self.snapshot_path(part.base),
-                                                         start):
+        for offset, size, found in differences.of_volume(new, self.snapshot_path(part.base), start):
             if found is None:
                 writer.hole(offset, size)
             else:
@@ -212,21 +247,25 @@ class Sending(snapshots.Snapshots):
         with self.lock:
             if not self.exists(state["to"]):
                 raise errors.StorageError(
-                    doing, f"'{state['to']}' used in the initial send no longer exists")
+                    doing, f"'{state['to']}' used in the initial send no longer exists"
+                )
             snap = self.snap(state["to"])
             if snap.guid != state["guid"]:
                 raise errors.StorageError(
-                    doing, f"'{state['to']}' is no longer the same snapshot used in the initial "
-                    "send")
+                    doing,
+                    f"'{state['to']}' is no longer the same snapshot used in the initial send",
+                )
             base = None
             if state["from"]:
                 known = self.by_guid.get(state["from"], set())
                 base = next(iter(one for one in self._ancestry(snap) if one in known), None)
                 if base is None:
                     raise errors.StorageError(
-                        doing, f"incremental source {state['from']:#x} no longer exists")
-            return Part(snap, base, bool(state.get("properties")),
-                        (state["object"], state["offset"]))
+                        doing, f"incremental source {state['from']:#x} no longer exists"
+                    )
+            return Part(
+                snap, base, bool(state.get("properties")), (state["object"], state["offset"])
+            )
 
     def part_size(self, part: Part) -> int:
         """About how many bytes a part's stream has."""

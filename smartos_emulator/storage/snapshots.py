@@ -5,24 +5,29 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from smartos_emulator.storage import changes, content, errors, model, names
+from smartos_emulator.storage import changes, content, errors, model, names, settings
 
 
 class Snapshots(changes.Changes):
     """Adds snapshot, clone, rollback, promote, rename and holds."""
 
-    def snapshot(self, name: str, *, recursive: bool = False,
-                 properties: changes.Props | None = None) -> None:
+    def snapshot(
+        self, name: str, *, recursive: bool = False, properties: settings.Props | None = None
+    ) -> None:
         """zfs snapshot [-r] [-o prop=value] name"""
         self.snapshot_many([name], recursive=recursive, properties=properties)
 
-    def snapshot_many(self, wanted: Iterable[str], *, recursive: bool = False,
-                      properties: changes.Props | None = None) -> None:
+    def snapshot_many(
+        self,
+        wanted: Iterable[str],
+        *,
+        recursive: bool = False,
+        properties: settings.Props | None = None,
+    ) -> None:
         """Several snapshots: all are made, or none."""
         with self.lock:
             plan = [one for name in wanted for one in self._snapshot_tops(name, recursive)]
-            props = self._parsed(properties or {}, "snapshot", "cannot create snapshots ",
-                                 new=True)
+            props = self._parsed(properties or {}, "snapshot", "cannot create snapshots ", new=True)
             for dataset, short in plan:
                 self._check_snapshot(dataset, short)
             fresh = [self._prepare(dataset, short, props) for dataset, short in plan]
@@ -63,13 +68,20 @@ class Snapshots(changes.Changes):
         if reserved > self.room(dataset)[0]:
             raise errors.StorageError(doing, "out of space")
 
-    def _prepare(self, dataset: model.Dataset, short: str, props: dict[str, str]
-                 ) -> model.Snapshot:
+    def _prepare(self, dataset: model.Dataset, short: str, props: dict[str, str]) -> model.Snapshot:
         kept = dict(props)
         if dataset.kind == "volume":
             kept["volsize"] = dataset.props["volsize"]
-        return model.Snapshot(self.next_oid(), dataset, short, self.new_guid(), self.next_txg(),
-                              self.seconds(), dataset.view, kept)
+        return model.Snapshot(
+            self.next_oid(),
+            dataset,
+            short,
+            self.new_guid(),
+            self.next_txg(),
+            self.seconds(),
+            dataset.view,
+            kept,
+        )
 
     def _freeze(self, snap: model.Snapshot) -> None:
         """Copy the live content."""
@@ -81,8 +93,15 @@ class Snapshots(changes.Changes):
 
     # Clones
 
-    def clone(self, snapshot: str, name: str, *, properties: changes.Props | None = None,
-              parents: bool = False, mounted: bool = True) -> None:
+    def clone(
+        self,
+        snapshot: str,
+        name: str,
+        *,
+        properties: settings.Props | None = None,
+        parents: bool = False,
+        mounted: bool = True,
+    ) -> None:
         """zfs clone [-p] [-o prop=value] snapshot name"""
         doing = f"cannot create '{name}'"
         with self.lock:
@@ -108,8 +127,9 @@ class Snapshots(changes.Changes):
         if mounted:
             self.mount_new(dataset)
 
-    def _clone_properties(self, source: model.Snapshot, given: changes.Props, doing: str
-                          ) -> dict[str, str]:
+    def _clone_properties(
+        self, source: model.Snapshot, given: settings.Props, doing: str
+    ) -> dict[str, str]:
         kind = source.dataset.kind
         if kind != "volume":
             return self._parsed(given, kind, doing, new=True)
@@ -118,8 +138,7 @@ class Snapshots(changes.Changes):
         props["volblocksize"] = source.dataset.props.get("volblocksize", "8192")
         props.setdefault("volsize", source.props["volsize"])
         if int(props["volsize"]) % int(props["volblocksize"]):
-            raise errors.StorageError(doing, "volume size must be a multiple of volume block "
-                                      "size")
+            raise errors.StorageError(doing, "volume size must be a multiple of volume block size")
         return props
 
     def _clone_content(self, source: model.Snapshot, dataset: model.Dataset) -> None:
@@ -132,8 +151,9 @@ class Snapshots(changes.Changes):
 
     # Rollback
 
-    def rollback(self, snapshot: str, *, destroy_newer: bool = False,
-                 destroy_clones: bool = False) -> None:
+    def rollback(
+        self, snapshot: str, *, destroy_newer: bool = False, destroy_clones: bool = False
+    ) -> None:
         """zfs rollback [-r] [-R] snapshot"""
         doing = f"cannot rollback '{names.split(snapshot)[0]}'"
         with self.lock:
@@ -143,8 +163,9 @@ class Snapshots(changes.Changes):
         with self.pin(snap):
             self._thaw(snap, ready)
         with self.lock:
-            newer = self.rollback_plan(snap, destroy_newer=destroy_newer,
-                                       destroy_clones=destroy_clones)
+            newer = self.rollback_plan(
+                snap, destroy_newer=destroy_newer, destroy_clones=destroy_clones
+            )
             if snap.dataset.pins or snap.dataset.name in self._reserved:
                 raise errors.StorageError(doing, "dataset is busy")
             for one in reversed(newer):
@@ -159,25 +180,38 @@ class Snapshots(changes.Changes):
         else:
             content.copy_tree(self.snapshot_path(snap), target)
 
-    def rollback_plan(self, snap: model.Snapshot, *, destroy_newer: bool, destroy_clones: bool
-                      ) -> list[model.Snapshot]:
+    def rollback_plan(
+        self, snap: model.Snapshot, *, destroy_newer: bool, destroy_clones: bool
+    ) -> list[model.Snapshot]:
         """The newer snapshots that would go; StorageError when they stand in the way."""
+        doing = f"cannot rollback to '{snap.name}'"
         line = list(snap.dataset.snapshots.values())
-        newer = line[line.index(snap) + 1:]
+        newer = line[line.index(snap) + 1 :]
         if newer and not (destroy_newer or destroy_clones):
-            raise errors.StorageError("\n".join([
-                f"cannot rollback to '{snap.name}': more recent snapshots or bookmarks exist",
-                "use '-r' to force deletion of the following snapshots and bookmarks:",
-                *(one.name for one in newer),
-            ]))
-        cloned = [clone.name for one in newer for clone in
-                  sorted(one.clones, key=lambda clone: clone.name)]
+            raise errors.StorageError(
+                "\n".join(
+                    [
+                        f"{doing}: more recent snapshots or bookmarks exist",
+                        "use '-r' to force deletion of the following snapshots and bookmarks:",
+                        *(one.name for one in newer),
+                    ]
+                )
+            )
+        cloned = [
+            clone.name
+            for one in newer
+            for clone in sorted(one.clones, key=lambda clone: clone.name)
+        ]
         if cloned and not destroy_clones:
-            raise errors.StorageError("\n".join([
-                f"cannot rollback to '{snap.name}': clones of previous snapshots exist",
-                "use '-R' to force deletion of the following clones and dependents:",
-                *cloned,
-            ]))
+            raise errors.StorageError(
+                "\n".join(
+                    [
+                        f"{doing}: clones of previous snapshots exist",
+                        "use '-R' to force deletion of the following clones and dependents:",
+                        *cloned,
+                    ]
+                )
+            )
         return newer
 
     def _restore(self, snap: model.Snapshot, ready: pathlib.Path) -> None:
@@ -211,7 +245,8 @@ class Snapshots(changes.Changes):
             for snap in moved:
                 if snap.short in clone.snapshots:
                     raise errors.StorageError(
-                        doing, f"conflicting snapshot '{snap.short}' from parent '{old.name}'")
+                        doing, f"conflicting snapshot '{snap.short}' from parent '{old.name}'"
+                    )
             self.refresh(old)
             self.refresh(clone)
             for snap in moved:
@@ -231,8 +266,7 @@ class Snapshots(changes.Changes):
 
     # Names
 
-    def rename(self, old: str, new: str, *, recursive: bool = False,
-               parents: bool = False) -> None:
+    def rename(self, old: str, new: str, *, recursive: bool = False, parents: bool = False) -> None:
         """zfs rename [-r] [-p] old new"""
         with self.lock:
             if names.is_snapshot(old):
@@ -253,12 +287,12 @@ class Snapshots(changes.Changes):
         if why := names.fault(f"{head}@{target}", snapshot=True):
             raise errors.StorageError(doing, why)
         top = self.datasets[head]
-        affected = [ds for ds in (self.walk(top) if recursive else [top])
-                    if short in ds.snapshots]
+        affected = [ds for ds in (self.walk(top) if recursive else [top]) if short in ds.snapshots]
         for dataset in affected:
             if target in dataset.snapshots:
-                raise errors.StorageError(f"cannot rename '{dataset.name}@{short}'",
-                                          "dataset already exists")
+                raise errors.StorageError(
+                    f"cannot rename '{dataset.name}@{short}'", "dataset already exists"
+                )
         for dataset in affected:
             line = list(dataset.snapshots.values())
             dataset.snapshots[short or ""].short = target
@@ -277,8 +311,8 @@ class Snapshots(changes.Changes):
             for ds in reversed(tree):
                 self._unindex(ds)
             for ds in tree:
-                ds.name = new + ds.name[len(old):]
-                ds.children = {new + child[len(old):] for child in ds.children}
+                ds.name = new + ds.name[len(old) :]
+                ds.children = {new + child[len(old) :] for child in ds.children}
                 self._index(ds)
                 self.touched(ds)
             for ds, device in devices:
@@ -294,11 +328,14 @@ class Snapshots(changes.Changes):
             raise errors.StorageError(f"cannot rename to '{new}'", why)
         self.check_parent(new, f"cannot create '{new}'", parents=parents)
         if names.pool(new) != names.pool(old):
-            raise errors.StorageError(f"cannot rename to '{new}'", "datasets must be within same "
-                                      "pool")
+            raise errors.StorageError(
+                f"cannot rename to '{new}'", "datasets must be within same pool"
+            )
         if names.below(new, old) and new != old:
-            raise errors.StorageError(f"cannot rename to '{new}'", "New dataset name cannot be a "
-                                      "descendant of current dataset name")
+            raise errors.StorageError(
+                f"cannot rename to '{new}'",
+                "New dataset name cannot be a descendant of current dataset name",
+            )
         if new in self.datasets:
             raise errors.StorageError(doing, "dataset already exists")
         if any(ds.pins for ds in self.walk(dataset)):
@@ -321,8 +358,9 @@ class Snapshots(changes.Changes):
         with self.lock:
             for snap in self._held(snapshots, recursive=recursive):
                 if tag in snap.holds:
-                    raise errors.StorageError(f"cannot hold snapshot '{snap.name}'",
-                                              "tag already exists on this dataset")
+                    raise errors.StorageError(
+                        f"cannot hold snapshot '{snap.name}'", "tag already exists on this dataset"
+                    )
                 snap.holds[tag] = self.seconds()
                 self.commit(snap.dataset)
 
@@ -333,7 +371,8 @@ class Snapshots(changes.Changes):
                 if tag not in snap.holds:
                     raise errors.StorageError(
                         f"cannot release hold from snapshot '{snap.name}'",
-                        "no such tag on this dataset")
+                        "no such tag on this dataset",
+                    )
                 del snap.holds[tag]
                 if snap.deferred and not snap.holds and not snap.clones:
                     self._destroy_snapshot(snap, set(), defer=False)

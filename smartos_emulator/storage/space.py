@@ -30,8 +30,7 @@ class Usage:
 
     @property
     def used(self) -> int:
-        return (self.by_dataset + self.by_snapshots + self.by_children
-                + self.by_refreservation)
+        return self.by_dataset + self.by_snapshots + self.by_children + self.by_refreservation
 
 
 class Space(mounts.Mounts):
@@ -128,8 +127,10 @@ class Space(mounts.Mounts):
 
     def usage(self, dataset: model.Dataset) -> Usage:
         by_dataset, by_snapshots, unique = self.own(dataset)
-        by_children = sum(max(self.used(child), self.value(child, "reservation"))
-                          for child in map(self.datasets.__getitem__, dataset.children))
+        by_children = sum(
+            max(self.used(child), self.value(child, "reservation"))
+            for child in map(self.datasets.__getitem__, dataset.children)
+        )
         held = max(self.value(dataset, "refreservation") - unique, 0)
         return Usage(dataset.view.size, by_dataset, by_snapshots, by_children, held)
 
@@ -148,8 +149,11 @@ class Space(mounts.Mounts):
             return 0
         known = before.view.extents if before else {}
         later = after.extents
-        return sum(ext.size for num, ext in snap.view.extents.items()
-                   if num not in known and num not in later)
+        return sum(
+            ext.size
+            for num, ext in snap.view.extents.items()
+            if num not in known and num not in later
+        )
 
     def written(self, node: model.Node) -> int:
         if isinstance(node, model.Dataset):
@@ -284,4 +288,3 @@ def _drop_booked(items: dict[str, views.Item], size: int) -> None:
             return
         size -= items[key].stamp[0]
         del items[key]
-

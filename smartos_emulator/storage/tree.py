@@ -95,9 +95,22 @@ class Tree:
         self._sweep(snapshots.values())
 
     def _dataset(self, record: dict[str, Any]) -> model.Dataset:
-        fields = {key: record[key] for key in ("oid", "name", "kind", "guid", "txg", "creation",
-                                               "props", "received", "mounted", "inconsistent",
-                                               "partial")}
+        fields = {
+            key: record[key]
+            for key in (
+                "oid",
+                "name",
+                "kind",
+                "guid",
+                "txg",
+                "creation",
+                "props",
+                "received",
+                "mounted",
+                "inconsistent",
+                "partial",
+            )
+        }
         dataset = model.Dataset(view=self.views.get(record["view"]), **fields)
         for snap in record["snapshots"]:
             rest = {key: value for key, value in snap.items() if key != "view"}
@@ -128,8 +141,12 @@ class Tree:
         keep = {str(snap.oid) for snap in snaps}
         heads = {str(ds.oid) for ds in self.datasets.values()}
         partial = {str(ds.oid) for ds in self.datasets.values() if ds.partial}
-        for folder, known in (("snapshots", keep), ("data", heads), ("receiving", partial),
-                              ("restoring", set[str]())):
+        for folder, known in (
+            ("snapshots", keep),
+            ("data", heads),
+            ("receiving", partial),
+            ("restoring", set[str]()),
+        ):
             for path in (self.state / folder).iterdir():
                 if path.name not in known:
                     content.remove(path)

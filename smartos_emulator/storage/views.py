@@ -62,8 +62,12 @@ class View:
     @functools.cached_property
     def ratio_parts(self) -> tuple[int, int]:
         """Data before and after compression, without the fixed metadata."""
-        data = [ext for key, item in self.items.items() if not key.startswith("\0")
-                for ext in item.extents]
+        data = [
+            ext
+            for key, item in self.items.items()
+            if not key.startswith("\0")
+            for ext in item.extents
+        ]
         return sum(ext.logical for ext in data), sum(ext.size for ext in data)
 
     def beyond(self, other: "View | None") -> int:
@@ -108,8 +112,10 @@ class Store:
 
     def load(self, vid: int) -> dict[str, Item]:
         document = json.loads((self._directory / str(vid)).read_bytes())
-        return {key: Item((stamp[0], stamp[1]), tuple(Extent(*ext) for ext in extents))
-                for key, (stamp, extents) in document.items()}
+        return {
+            key: Item((stamp[0], stamp[1]), tuple(Extent(*ext) for ext in extents))
+            for key, (stamp, extents) in document.items()
+        }
 
     def prune(self, keep: set[int]) -> None:
         """Forget the views that no dataset and no snapshot has any more."""
@@ -122,8 +128,9 @@ class Store:
 
     def _save(self, items: dict[str, Item]) -> View:
         vid = next(self._vids)
-        document = {key: (item.stamp, [_row(ext) for ext in item.extents])
-                    for key, item in items.items()}
+        document = {
+            key: (item.stamp, [_row(ext) for ext in item.extents]) for key, item in items.items()
+        }
         path = self._directory / str(vid)
         temporary = path.with_suffix(".new")
         temporary.write_bytes(json.dumps(document, separators=(",", ":")).encode())

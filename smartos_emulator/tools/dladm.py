@@ -7,80 +7,9 @@ import getopt
 import re
 
 from smartos_emulator import call as call_module
-from smartos_emulator import network
+from smartos_emulator import link_tables, network
 
 Row = dict[str, str]
-
-_NONE = "--"
-_SHOWN = {
-    "show-link": {"LINK": 12, "CLASS": 10, "MTU": 7, "STATE": 9, "BRIDGE": 11, "OVER": 30},
-    "show-phys": {
-        "LINK": 13,
-        "MEDIA": 21,
-        "STATE": 11,
-        "SPEED": 7,
-        "DUPLEX": 10,
-        "DEVICE": 12,
-    },
-    "show-phys -m": {"LINK": 13, "SLOT": 9, "ADDRESS": 19, "INUSE": 5, "CLIENT": 12},
-    "show-vnic": {
-        "LINK": 13,
-        "OVER": 11,
-        "SPEED": 6,
-        "MACADDRESS": 18,
-        "MACADDRTYPE": 12,
-        "VID": 5,
-        "ZONE": 20,
-    },
-    "show-aggr": {
-        "LINK": 16,
-        "POLICY": 9,
-        "ADDRPOLICY": 21,
-        "LACPACTIVITY": 14,
-        "LACPTIMER": 12,
-        "FLAGS": 20,
-    },
-    "show-aggr -x": {
-        "LINK": 12,
-        "PORT": 15,
-        "SPEED": 5,
-        "DUPLEX": 10,
-        "STATE": 10,
-        "ADDRESS": 19,
-        "PORTSTATE": 16,
-    },
-    "show-etherstub": {"LINK": 13, "ZONE": 20},
-    "show-linkprop": {
-        "LINK": 13,
-        "PROPERTY": 16,
-        "PERM": 5,
-        "VALUE": 15,
-        "DEFAULT": 15,
-        "POSSIBLE": 20,
-    },
-}
-# What can be asked for besides what is shown unasked.
-_EXTRA = {"show-link": ("ZONE",), "show-phys": ("VLAN",), "show-vnic": ("VNIC", "MTU")}
-
-# Property: permission, default, possible values.
-_PROPERTIES = {
-    "autopush": ("rw", _NONE, _NONE),
-    "zone": ("rw", _NONE, _NONE),
-    "state": ("r-", "up", "up,down"),
-    "mtu": ("rw", "1500", "576-9000"),
-    "maxbw": ("rw", _NONE, _NONE),
-    "cpus": ("rw", _NONE, _NONE),
-    "pool": ("rw", _NONE, _NONE),
-    "priority": ("rw", "medium", "low,medium,high"),
-    "tagmode": ("rw", "vlanonly", "normal,vlanonly"),
-    "protection": ("rw", _NONE, "mac-nospoof,restricted,ip-nospoof,dhcp-nospoof"),
-    "promisc-filtered": ("rw", "on", "off,on"),
-    "allowed-ips": ("rw", _NONE, _NONE),
-    "allowed-dhcp-cids": ("rw", _NONE, _NONE),
-    "dynamic-methods": ("rw", _NONE, "dhcpv4,dhcpv6,slaac"),
-    "rxrings": ("rw", _NONE, _NONE),
-    "txrings": ("rw", _NONE, _NONE),
-}
 
 
 def main(call: call_module.Call) -> int:
@@ -126,12 +55,12 @@ class _Run:
 
     @classmethod
     def of(cls, call: call_module.Call) -> "_Run":
-        letters, names = _OPTIONS[call.argv[1]]
+        letters, names = link_tables.OPTIONS[call.argv[1]]
         try:
             pairs, operands = getopt.gnu_getopt(call.argv[2:], letters, names)
         except getopt.GetoptError as error:
             raise _fail(f"unrecognized option '-{error.opt}'") from None
-        options = {_LONG.get(flag, flag): value for flag, value in pairs}
+        options = {link_tables.LONG.get(flag, flag): value for flag, value in pairs}
         return cls(call, call.argv[1], options, operands)
 
     @property
@@ -161,13 +90,13 @@ class _Run:
 
     def show(self, rows: list[Row], table: str = "", flag: str = "-p") -> None:
         """Print the rows as a table, or as the fields asked for with colons between them."""
-        columns = _SHOWN[table or self.command]
+        columns = link_tables.SHOWN[table or self.command]
         fields = self._fields(list(columns), flag)
         if flag not in self.options:
             widths = [columns.get(field, 12) for field in fields]
             self.call.out(_line(fields, widths))
             for row in rows:
-                self.call.out(_line([row[field] or _NONE for field in fields], widths))
+                self.call.out(_line([row[field] or link_tables.NONE for field in fields], widths))
             return
         for row in rows:
             values = [_bare(row[field]) for field in fields]
@@ -183,31 +112,13 @@ class _Run:
                 raise _fail(f"output {what} in parsable mode")
             return ["LINK"] if flag in self.options else known
         fields = [field.upper() for field in asked.split(",")]
-        known = [*known, *_EXTRA.get(self.command, ())]
+        known = [*known, *link_tables.EXTRA.get(self.command, ())]
         unknown = [f"`{field.lower()}'" for field in fields if field not in known]
         if unknown:
             raise _fail(
                 f"unknown output field{'s' if len(unknown) > 1 else ''} {' '.join(unknown)}"
             )
         return fields
-
-
-_LONG = {"--parsable": "-p", "--parseable": "-p", "--output": "-o", "--mac": "-m", "--zone": "-z"}
-_NAMES = ["parsable", "parseable", "output=", "zone="]
-_OPTIONS: dict[str, tuple[str, list[str]]] = {
-    "show-link": ("pPo:s:i:z:Z", _NAMES),
-    "show-phys": ("pPHmLo:", [*_NAMES, "mac"]),
-    "show-vnic": ("pPo:l:s:i:z:Z", _NAMES),
-    "show-aggr": ("pPxLo:s:i:", _NAMES),
-    "show-etherstub": ("pto:z:Z", _NAMES),
-    "show-linkprop": ("cPo:p:z:", [*_NAMES, "prop="]),
-    "set-linkprop": ("tR:p:z:", ["prop="]),
-    "reset-linkprop": ("tR:p:z:", ["prop="]),
-    "create-vnic": ("tl:m:v:p:R:n:u:z:", []),
-    "delete-vnic": ("tR:z:", []),
-    "create-etherstub": ("tR:z:", []),
-    "delete-etherstub": ("tR:z:", []),
-}
 
 
 def _line(values: list[str], widths: list[int]) -> str:
@@ -218,7 +129,7 @@ def _line(values: list[str], widths: list[int]) -> str:
 
 
 def _bare(value: str) -> str:
-    return "" if value == _NONE else value
+    return "" if value == link_tables.NONE else value
 
 
 # -- showing --
@@ -232,9 +143,9 @@ def _show_link(run: _Run) -> None:
                 "CLASS": link.kind,
                 "MTU": str(link.mtu),
                 "STATE": link.state,
-                "BRIDGE": _NONE,
-                "OVER": " ".join(link.over) or _NONE,
-                "ZONE": link.zone or _NONE,
+                "BRIDGE": link_tables.NONE,
+                "OVER": " ".join(link.over) or link_tables.NONE,
+                "ZONE": link.zone or link_tables.NONE,
             }
             for link in run.links()
         ]
@@ -254,7 +165,7 @@ def _show_phys(run: _Run) -> None:
                 "SPEED": str(link.speed),
                 "DUPLEX": "full",
                 "DEVICE": link.name,
-                "VLAN": _NONE,
+                "VLAN": link_tables.NONE,
             }
             for link in run.links("phys")
         ]
@@ -273,16 +184,17 @@ def _address(link: network.Link) -> Row:
 
 def _show_vnic(run: _Run) -> None:
     over = run.options.get("-l")
+    speeds = {link.name: link.speed for link in run.net.links("")}
     run.show(
         [
             {
                 "LINK": link.name,
                 "OVER": link.over[0],
-                "SPEED": str(_speed(run.net, link)),
+                "SPEED": str(speeds.get(link.over[0], 0)),
                 "MACADDRESS": network.short_mac(link.mac),
                 "MACADDRTYPE": "fixed" if link.fixed else "random",
                 "VID": str(link.vlan),
-                "ZONE": link.zone or _NONE,
+                "ZONE": link.zone or link_tables.NONE,
                 "VNIC": link.name,
                 "MTU": str(link.mtu),
             }
@@ -290,11 +202,6 @@ def _show_vnic(run: _Run) -> None:
             if over in (None, link.over[0])
         ]
     )
-
-
-def _speed(net: network.Network, link: network.Link) -> int:
-    below = [other.speed for other in net.links("") if other.name == link.over[0]]
-    return below[0] if below else 0
 
 
 def _show_aggr(run: _Run) -> None:
@@ -322,12 +229,12 @@ def _ports(run: _Run, link: network.Link) -> list[Row]:
     """The aggregation itself, then each of its ports."""
     row = {
         "LINK": link.name,
-        "PORT": _NONE,
+        "PORT": link_tables.NONE,
         "SPEED": f"{link.speed}Mb",
         "DUPLEX": "full",
         "STATE": link.state,
         "ADDRESS": network.short_mac(link.mac),
-        "PORTSTATE": _NONE,
+        "PORTSTATE": link_tables.NONE,
     }
     macs = {physical.name: physical.mac for physical in run.net.physical()}
     ports = [
@@ -338,14 +245,14 @@ def _ports(run: _Run, link: network.Link) -> list[Row]:
 
 
 def _show_etherstub(run: _Run) -> None:
-    run.show([{"LINK": link.name, "ZONE": _NONE} for link in run.links("etherstub")])
+    run.show([{"LINK": link.name, "ZONE": link_tables.NONE} for link in run.links("etherstub")])
 
 
 def _show_linkprop(run: _Run) -> None:
     wanted = run.options.get("-p", run.options.get("--prop"))
-    names = wanted.split(",") if wanted else list(_PROPERTIES)
+    names = wanted.split(",") if wanted else list(link_tables.PROPERTIES)
     for name in names:
-        if name not in _PROPERTIES:
+        if name not in link_tables.PROPERTIES:
             raise _fail(f"invalid link property '{name}'")
     run.options.pop("-p", None)
     rows = [_property(link, name) for link in run.links() for name in names]
@@ -353,14 +260,14 @@ def _show_linkprop(run: _Run) -> None:
 
 
 def _property(link: network.Link, name: str) -> Row:
-    permission, default, possible = _PROPERTIES[name]
+    permission, default, possible = link_tables.PROPERTIES[name]
     values = {"zone": link.zone, "state": link.state, "mtu": str(link.mtu)}
     value = ",".join(link.properties.get(name, ())) or values.get(name, default)
     return {
         "LINK": link.name,
         "PROPERTY": name,
         "PERM": permission,
-        "VALUE": value or _NONE,
+        "VALUE": value or link_tables.NONE,
         "DEFAULT": default,
         "POSSIBLE": possible,
     }
@@ -397,15 +304,15 @@ def _set_linkprop(run: _Run) -> None:
 
 def _check_property(link: network.Link, name: str, values: tuple[str, ...]) -> None:
     refused = f"warning: cannot set link property '{name}' on '{link.name}'"
-    if name not in _PROPERTIES:
+    if name not in link_tables.PROPERTIES:
         raise _fail(f"{refused}: invalid argument")
-    permission, _, possible = _PROPERTIES[name]
+    permission, _, possible = link_tables.PROPERTIES[name]
     if "w" not in permission:
         raise _fail(f"{refused}: read-only property")
     if name == "mtu":
         if len(values) != 1 or not values[0].isdigit() or not 576 <= int(values[0]) <= 9000:
             raise _fail(f"{refused}: invalid argument")
-    elif possible != _NONE and not set(values) <= set(possible.split(",")):
+    elif possible != link_tables.NONE and not set(values) <= set(possible.split(",")):
         raise _fail(f"{refused}: invalid argument")
 
 
@@ -413,7 +320,7 @@ def _reset_linkprop(run: _Run) -> None:
     link = run.net.link(run.operand("link name"), run.zone or "")
     names = run.options.get("-p", run.options.get("--prop", ",".join(link.properties)))
     for name in filter(None, names.split(",")):
-        if name not in _PROPERTIES:
+        if name not in link_tables.PROPERTIES:
             raise _fail(f"warning: cannot reset link property '{name}' on '{link.name}'")
         run.net.set_property(link, name, ())
 

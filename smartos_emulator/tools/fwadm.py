@@ -7,23 +7,13 @@ import typing
 
 from smartos_emulator import call as call_module
 from smartos_emulator import js, js_scanner
-from smartos_emulator.fwadm import cmdln, commands, errors, lexer
+from smartos_emulator.fwadm import cmdln, commands, errors, lexer, output
 from smartos_emulator.vmadm import failures
 
 Document = dict[str, typing.Any]
 Arguments = list[str]
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_WIDTHS = {
-    "created_by": 10,
-    "description": 15,
-    "enabled": 7,
-    "global": 6,
-    "owner_uuid": 36,
-    "rule": 20,
-    "uuid": 36,
-    "version": 20,
-}
 _SHOWN = ["uuid", "enabled", "rule"]
 _PARSE_TRACE = """\
     at Object.parse (native)
@@ -106,7 +96,7 @@ class _Run:
         """Print what went wrong, each error on its own."""
         parts = error.parts()
         if self.options.get("json"):
-            shown = [_error_document(part, usage) for part in parts]
+            shown = [output.error_document(part, usage) for part in parts]
             self.call.err(lexer.text(js.dumps({"errors": shown}, 2) + "\n"))
             return
         for part in parts:
@@ -125,7 +115,7 @@ class _Run:
         lines = []
         if result["rules"]:
             lines.append(f"{action} rules:")
-            lines += map(_rule_line, result["rules"])
+            lines += map(output.rule_line, result["rules"])
         if result.get("remoteVMs"):
             lines += [f"{action} remote VMs:", *result["remoteVMs"]]
         if self.options.get("verbose"):
@@ -138,9 +128,9 @@ class _Run:
             return
         fields = self.options["fields"].split(",") if self.options.get("fields") else _SHOWN
         if self.options.get("parseable"):
-            self.call.out(_parseable(rules, fields, self.options.get("delim") or ":"))
+            self.call.out(output.parseable(rules, fields, self.options.get("delim") or ":"))
         elif rules:
-            self.call.out(_table(rules, fields))
+            self.call.out(output.table(rules, fields))
 
     # -- input --
 
@@ -231,47 +221,6 @@ def _set_on_rules(payload: Document, key: str, value: typing.Any) -> None:
     for rule in rules:
         if isinstance(rule, dict):
             rule[key] = value
-
-
-def _error_document(error: errors.FirewallError, usage: bool) -> Document:
-    document: Document = {"message": error.message}
-    if error.code:
-        document["code"] = error.code
-    if isinstance(error, errors.UsageError) and error.code != "NoCommand":
-        document["help"] = error.usage if usage else ""
-    return document
-
-
-def _rule_line(rule: Document) -> str:
-    return f"{rule['uuid']} {'true   ' if rule['enabled'] else 'false  '} {rule['rule']}"
-
-
-def _cell(rule: Document, field: str) -> str:
-    value = rule.get(field)
-    return js.text(value) if js.truthy(value) else "-"
-
-
-def _parseable(rules: list[Document], fields: list[str], delimiter: str) -> str:
-    return "".join(
-        delimiter.join(_cell(r, f).replace(delimiter, f"\\{delimiter}") for f in fields) + "\n"
-        for r in rules
-    )
-
-
-def _table(rules: list[Document], fields: list[str]) -> str:
-    rows = [[_cell(rule, field) for field in fields] for rule in rules]
-    widths = []
-    for column, field in enumerate(fields):
-        if field not in _WIDTHS:
-            raise errors.Crash(
-                f"AssertionError: args.columns[{column}].width must be a positive number"
-            )
-        widths.append(max(_WIDTHS[field], *(len(row[column]) for row in rows)))
-    header = [field.upper() for field in fields]
-    return "".join(
-        " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + "\n"
-        for row in [header, *rows]
-    )
 
 
 # -- subcommands --

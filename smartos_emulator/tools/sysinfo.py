@@ -4,6 +4,7 @@
 import getopt
 import pathlib
 import re
+import threading
 import typing
 
 from smartos_emulator import call as call_module
@@ -49,7 +50,7 @@ def refresh(node: "node_module.Node") -> None:
     for parseable, text in ((False, facts.json()), (True, facts.parseable())):
         file = _cached(node, parseable)
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.name}.new")
+        temporary = file.with_name(f"{file.name}.new.{threading.get_ident()}")
         temporary.write_text(text, "utf-8")
         temporary.replace(file)
 

@@ -8,14 +8,28 @@ from smartos_emulator import call as call_module
 from smartos_emulator.storage import errors, pools
 from smartos_emulator.storage.commands import options, usage
 
-_DEFAULT = ["name", "size", "allocated", "free", "checkpoint", "expandsize", "fragmentation",
-            "capacity", "dedupratio", "health", "altroot"]
+_DEFAULT = [
+    "name",
+    "size",
+    "allocated",
+    "free",
+    "checkpoint",
+    "expandsize",
+    "fragmentation",
+    "capacity",
+    "dedupratio",
+    "health",
+    "altroot",
+]
 _FIELDS = ("name", "property", "value", "source")
 # In the order of the whole help text; an empty name is an empty line.
 _USAGE: tuple[tuple[str, str], ...] = (
-    ("create", "\tcreate [-fnd] [-B] [-o property=value] ... \n"
-     "\t    [-O file-system-property=value] ...\n"
-     "\t    [-m mountpoint] [-R root] [-t tempname] <pool> <vdev> ...\n"),
+    (
+        "create",
+        "\tcreate [-fnd] [-B] [-o property=value] ... \n"
+        "\t    [-O file-system-property=value] ...\n"
+        "\t    [-m mountpoint] [-R root] [-t tempname] <pool> <vdev> ...\n",
+    ),
     ("destroy", "\tdestroy [-f] <pool>\n"),
     ("", "\n"),
     ("add", "\tadd [-fgLnP] [-o property=value] <pool> <vdev> ...\n"),
@@ -37,26 +51,32 @@ _USAGE: tuple[tuple[str, str], ...] = (
     ("attach", "\tattach [-f] [-o property=value] <pool> <device> <new-device>\n"),
     ("detach", "\tdetach <pool> <device>\n"),
     ("replace", "\treplace [-f] [-o property=value] <pool> <device> [new-device]\n"),
-    ("split", "\tsplit [-gLlnP] [-R altroot] [-o mntopts]\n"
-     "\t    [-o property=value] <pool> <newpool> [<device> ...]\n"),
+    (
+        "split",
+        "\tsplit [-gLlnP] [-R altroot] [-o mntopts]\n"
+        "\t    [-o property=value] <pool> <newpool> [<device> ...]\n",
+    ),
     ("", "\n"),
     ("initialize", "\tinitialize [-c | -s] <pool> [<device> ...]\n"),
     ("scrub", "\tscrub [-s | -p] <pool> ...\n"),
     ("resilver", "\tresilver <pool> ...\n"),
     ("trim", "\ttrim [-dp] [-r <rate>] [-c | -s] <pool> [<device> ...]\n"),
     ("", "\n"),
-    ("import", "\timport [-d dir] [-D]\n"
-     "\timport [-o mntopts] [-o property=value] ... \n"
-     "\t    [-d dir | -c cachefile] [-D] [-l] [-f] [-m] [-N] [-R root] [-F [-n]] -a\n"
-     "\timport [-o mntopts] [-o property=value] ... \n"
-     "\t    [-d dir | -c cachefile] [-D] [-l] [-f] [-m] [-N] [-R root] [-F [-n]] [-t]\n"
-     "\t    [--rewind-to-checkpoint] <pool | id> [newpool]\n"),
+    (
+        "import",
+        "\timport [-d dir] [-D]\n"
+        "\timport [-o mntopts] [-o property=value] ... \n"
+        "\t    [-d dir | -c cachefile] [-D] [-l] [-f] [-m] [-N] [-R root] [-F [-n]] -a\n"
+        "\timport [-o mntopts] [-o property=value] ... \n"
+        "\t    [-d dir | -c cachefile] [-D] [-l] [-f] [-m] [-N] [-R root] [-F [-n]] [-t]\n"
+        "\t    [--rewind-to-checkpoint] <pool | id> [newpool]\n",
+    ),
     ("export", "\texport [-f] <pool> ...\n"),
     ("upgrade", "\tupgrade\n\tupgrade -v\n\tupgrade [-V version] <-a | pool ...>\n"),
     ("reguid", "\treguid <pool>\n"),
     ("", "\n"),
     ("history", "\thistory [-il] [<pool>] ...\n"),
-    ("get", "\tget [-Hp] [-o \"all\" | field[,...]] <\"all\" | property[,...]> <pool> ...\n"),
+    ("get", '\tget [-Hp] [-o "all" | field[,...]] <"all" | property[,...]> <pool> ...\n'),
     ("set", "\tset <property=value> <pool> \n"),
     ("sync", "\tsync [pool] ...\n"),
 )
@@ -90,8 +110,9 @@ def main(call: call_module.Call) -> int:
 
 
 def _whole_usage() -> str:
-    return ("usage: zpool command args ...\nwhere 'command' is one of the following:\n\n"
-            + "".join(text for _, text in _USAGE))
+    return "usage: zpool command args ...\nwhere 'command' is one of the following:\n\n" + "".join(
+        text for _, text in _USAGE
+    )
 
 
 def _chosen(call: call_module.Call, operands: list[str]) -> tuple[list[str], int]:
@@ -129,8 +150,10 @@ def _list(call: call_module.Call, words: list[str]) -> int:
         return 1
     with storage.lock:
         storage.look()
-        rows = [[pools.value(storage, name, prop, literal=given.has("p")) for prop in columns]
-                for name in names]
+        rows = [
+            [pools.value(storage, name, prop, literal=given.has("p")) for prop in columns]
+            for name in names
+        ]
     if given.has("H"):
         call.out("".join("\t".join(row) + "\n" for row in rows))
     elif not rows:
@@ -146,10 +169,15 @@ def _heading(prop: str) -> str:
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:
     lines = [[_heading(prop) for prop in columns], *rows]
-    widths = [max(_least(prop), *(len(line[index]) for line in lines))
-              for index, prop in enumerate(columns)]
-    return "".join("  ".join(_cell(columns, line, index, widths[index])
-                             for index in range(len(columns))) + "\n" for line in lines)
+    widths = [
+        max(_least(prop), *(len(line[index]) for line in lines))
+        for index, prop in enumerate(columns)
+    ]
+    return "".join(
+        "  ".join(_cell(columns, line, index, widths[index]) for index in range(len(columns)))
+        + "\n"
+        for line in lines
+    )
 
 
 def _least(prop: str) -> int:
@@ -180,8 +208,11 @@ def _status_of(call: call_module.Call, name: str) -> str:
     width = max(10, *(len(row) for row in rows))
     lines = [f"\t{'NAME':<{width}}  STATE     READ WRITE CKSUM"]
     lines += [f"\t{row:<{width}}  ONLINE       0     0     0" for row in rows]
-    return (f"  pool: {name}\n state: ONLINE\n  scan: none requested\nconfig:\n\n"
-            + "\n".join(lines) + "\n\nerrors: No known data errors\n")
+    return (
+        f"  pool: {name}\n state: ONLINE\n  scan: none requested\nconfig:\n\n"
+        + "\n".join(lines)
+        + "\n\nerrors: No known data errors\n"
+    )
 
 
 def _get(call: call_module.Call, words: list[str]) -> int:
@@ -191,22 +222,35 @@ def _get(call: call_module.Call, words: list[str]) -> int:
     if not given.operands:
         raise usage.Wrong("missing property argument")
     text, *operands = given.operands
-    asked = ([*list(pools.COLUMNS)[:-1], *pools.FEATURES] if text == "all"
-             else _properties(text))
+    asked = [*list(pools.COLUMNS)[:-1], *pools.FEATURES] if text == "all" else _properties(text)
     names, status = _chosen(call, operands)
     with storage.lock:
         storage.look()
-        rows = [{"name": name, "property": prop, "source": pools.source(storage, name, prop),
-                 "value": pools.value(storage, name, prop, literal=given.has("p"))}
-                for name in names for prop in asked]
+        rows = [
+            {
+                "name": name,
+                "property": prop,
+                "source": pools.source(storage, name, prop),
+                "value": pools.value(storage, name, prop, literal=given.has("p")),
+            }
+            for name in names
+            for prop in asked
+        ]
     if given.has("H"):
         call.out("".join("\t".join(row[field] for field in fields) + "\n" for row in rows))
         return status
     if rows:
         widths = {field: max(len(field), *(len(row[field]) for row in rows)) for field in fields}
         lines = [{field: field.upper() for field in fields}, *rows]
-        call.out("".join("  ".join([*(line[field].ljust(widths[field]) for field in fields[:-1]),
-                                    line[fields[-1]]]) + "\n" for line in lines))
+        call.out(
+            "".join(
+                "  ".join(
+                    [*(line[field].ljust(widths[field]) for field in fields[:-1]), line[fields[-1]]]
+                )
+                + "\n"
+                for line in lines
+            )
+        )
     return status
 
 
@@ -241,8 +285,9 @@ def _history(call: call_module.Call, words: list[str]) -> int:
     names, status = _chosen(call, given.operands)
     storage = call.node.storage
     for name in names:
-        made = time.strftime("%Y-%m-%d.%H:%M:%S", time.gmtime(int(storage.pool_fact(
-            name, "creation"))))
+        made = time.strftime(
+            "%Y-%m-%d.%H:%M:%S", time.gmtime(int(storage.pool_fact(name, "creation")))
+        )
         disks = " ".join(pools.disks(storage, name))
         call.out(f"History for '{name}':\n{made} zpool create -f {name} {disks}\n\n")
     return status

@@ -9,7 +9,7 @@ import time
 import typing
 
 from smartos_emulator import call as call_module
-from smartos_emulator import js, vminfod, zones
+from smartos_emulator import js, storage, vminfod, zones
 from smartos_emulator.vmadm import (
     environment,
     failures,
@@ -75,7 +75,12 @@ class Vms:
         kept, zone = self.records.get(uuid), self.node.zones.get(uuid)
         if kept is None or zone is None:
             return None
-        return record.view(self.node, kept, zone)
+        try:
+            return record.view(self.node, kept, zone)
+        except (OSError, ValueError, storage.StorageError) as error:
+            # Files come and go outside the locks; whoever moves them tells when that is over.
+            LOG.debug("%s is seen without its datasets: %s", uuid, error)
+            return record.view(self.node, kept, zone, with_datasets=False)
 
     def _storage_changed(self, _kind: str, name: str) -> None:
         for part in name.partition("@")[0].split("/")[1:2]:

@@ -173,11 +173,13 @@ def dataset(vm: Vm) -> str:
     return path.lstrip("/")
 
 
-def view(node: "node_module.Node", record: Record, zone: zones.Zone) -> Vm:
+def view(
+    node: "node_module.Node", record: Record, zone: zones.Zone, *, with_datasets: bool = True
+) -> Vm:
     """The object of a VM."""
     vm = _configured(record)
     vm |= _zone_facts(record, zone)
-    if zone.state != "running":
+    if zone.state != "running" and with_datasets:
         vm |= _last_exited(node, zone)
     vm.setdefault("resolvers", [])
     vm.setdefault("firewall_enabled", False)
@@ -185,7 +187,9 @@ def view(node: "node_module.Node", record: Record, zone: zones.Zone) -> Vm:
     vm["platform_buildstamp"] = node.config.platform
     vm["state"] = _state(record, zone)
     vm |= _runtime(zone)
-    vm |= _datasets(node.storage, vm, zone.path.lstrip("/"))
+    name = zone.path.lstrip("/") if with_datasets else ""
+    with node.storage.lock:
+        vm |= _datasets(node.storage, vm, name)
     if vm["state"] == "receiving":
         vm["missing"] = _missing(node.storage, vm)
     return vm
@@ -279,7 +283,7 @@ def _runtime(zone: zones.Zone) -> Vm:
 
 def _datasets(store: storage.Storage, vm: Vm, name: str) -> Vm:
     facts: Vm = {key: {} for key in _METADATA}
-    there = store.exists(name)
+    there = bool(name) and store.exists(name)
     if there:
         facts |= read_metadata(store.directory(name))
         facts |= _root_facts(store, vm, name)

@@ -5,6 +5,7 @@ A proxy in front of a real sshd lets a number of bytes through and then hangs up
 quiet). The command leaves a mark, so that a wrong "never ran" is found out.
 """
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -56,37 +57,36 @@ class Proxy:
 
     def refuse(self) -> None:
         """Let no more connections in."""
-        # shutdown, since closing alone does not wake the thread that accepts
-        try:
+        # shutdown, since closing does not wake the thread that accepts, and that thread closes
+        with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
-        self._listener.close()
 
     def hang_up(self) -> None:
         """Close every connection."""
         with self._lock:
             closing, self._sockets = self._sockets, []
         for sock in closing:
-            try:
+            with contextlib.suppress(OSError):  # the other side may be faster
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # the other side was faster
 
     def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", self._target), timeout=WAIT)
-            server.settimeout(None)
-            with self._lock:
-                self._sockets += [client, server]
-            for way, (source, sink) in enumerate([(client, server), (server, client)]):
-                thread = threading.Thread(target=self._pump, args=(source, sink, way), daemon=True)
-                self._threads.append(thread)
-                thread.start()
+        with self._listener:
+            while True:
+                try:
+                    client, _ = self._listener.accept()
+                except OSError:
+                    return
+                self._join(client)
+
+    def _join(self, client: socket.socket) -> None:
+        server = socket.create_connection(("127.0.0.1", self._target), timeout=WAIT)
+        server.settimeout(None)
+        with self._lock:
+            self._sockets += [client, server]
+        for way, (source, sink) in enumerate([(client, server), (server, client)]):
+            thread = threading.Thread(target=self._pump, args=(source, sink, way), daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, way: int) -> None:
         with source:
@@ -98,10 +98,8 @@ class Proxy:
                 except OSError:
                     break
             for sock in (source, sink):
-                try:
+                with contextlib.suppress(OSError):  # gone already
                     sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue  # gone already
 
     def _pass(self, sink: socket.socket, chunk: bytes, way: int) -> bool:
         with self._lock:

@@ -349,6 +349,8 @@ def test_one_debug_line_and_one_event_a_command(
     assert "@127.0.0.1:" in events[0]["args"]["node"]
 
 
+# Python (3.12) and eventlet warn of what this test is about: a fork of a process with threads
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_opens_connections_of_its_own(own: "Factory") -> None:
     ssh = own()
     mine = ssh.run(shell("echo $SSH_CONNECTION")).stdout

@@ -298,6 +298,7 @@ def _key_from(path: pathlib.Path) -> paramiko.PKey:
 
 
 def _text(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno in errno.errorcode:
-        return os.strerror(error.errno)
+    number = error.errno if isinstance(error, OSError) else None
+    if number is not None and number in errno.errorcode:
+        return os.strerror(number)
     return str(error) or type(error).__name__

@@ -32,13 +32,24 @@ def create(call: call_module.Call, words: list[str]) -> int:
         _announce(call, name, size, props, given)
         if given.has("n"):
             return 0
-    storage.create(name, properties=props, volume_bytes=size, sparse=given.has("s"),
-                   parents=given.has("p"), mounted=False)
+    storage.create(
+        name,
+        properties=props,
+        volume_bytes=size,
+        sparse=given.has("s"),
+        parents=given.has("p"),
+        mounted=False,
+    )
     return _mount_new(call, name)
 
 
-def _announce(call: call_module.Call, name: str, size: int | None, props: dict[str, str],
-              given: options.Options) -> None:
+def _announce(
+    call: call_module.Call,
+    name: str,
+    size: int | None,
+    props: dict[str, str],
+    given: options.Options,
+) -> None:
     """What -n and -v print; also where -n refuses what create would."""
     storage = call.node.storage
     kind = "filesystem" if size is None else "volume"
@@ -51,15 +62,20 @@ def _announce(call: call_module.Call, name: str, size: int | None, props: dict[s
     if size is not None:
         shown = {"volsize": str(size), **parsed}
         if not given.has("s") and parsed.get("refreservation", "auto") == "auto":
-            shown["refreservation"] = str(units.volume_reservation(
-                size, int(parsed.get("volblocksize", "8192")), int(parsed.get("copies", "1"))))
+            shown["refreservation"] = str(
+                units.volume_reservation(
+                    size, int(parsed.get("volblocksize", "8192")), int(parsed.get("copies", "1"))
+                )
+            )
     if not (given.has("v") or given.has("P")):
         return
     parsable = given.has("P")
     would = "would create" if given.has("n") else "create"
     lines = [f"create\t{name}" if parsable else f"{would} {name}"]
-    lines += [f"property\t{prop}\t{value}" if parsable else f"\t{prop}={value}"
-              for prop, value in shown.items()]
+    lines += [
+        f"property\t{prop}\t{value}" if parsable else f"\t{prop}={value}"
+        for prop, value in shown.items()
+    ]
     call.out("\n".join(lines) + "\n")
 
 
@@ -149,8 +165,9 @@ def rollback(call: call_module.Call, words: list[str]) -> int:
     given = options.parse(words, "rRf")
     options.count(given.operands, "dataset")
     selecting.open_node(call.node.storage, given.operands[0], ("snapshot",))
-    call.node.storage.rollback(given.operands[0], destroy_newer=given.has("r"),
-                               destroy_clones=given.has("R"))
+    call.node.storage.rollback(
+        given.operands[0], destroy_newer=given.has("r"), destroy_clones=given.has("R")
+    )
     return 0
 
 
@@ -185,8 +202,9 @@ def set_(call: call_module.Call, words: list[str]) -> int:
     if not words:
         raise usage.Wrong("missing arguments")
     if len(words) < 2:
-        raise usage.Wrong("missing dataset name(s)" if "=" in words[0]
-                          else "missing property=value argument(s)")
+        raise usage.Wrong(
+            "missing dataset name(s)" if "=" in words[0] else "missing property=value argument(s)"
+        )
     first = next((index for index, word in enumerate(words) if "=" not in word), len(words))
     if any("=" in word for word in words[first:]):
         raise usage.Wrong("invalid argument order")
@@ -198,11 +216,17 @@ def set_(call: call_module.Call, words: list[str]) -> int:
     return _each(call, words[first:], lambda node: call.node.storage.set_many(node.name, props))
 
 
-def _each(call: call_module.Call, operands: list[str], change: "destroying.Change", *,
-          recursive: bool = False) -> int:
+def _each(
+    call: call_module.Call,
+    operands: list[str],
+    change: "destroying.Change",
+    *,
+    recursive: bool = False,
+) -> int:
     storage = call.node.storage
-    nodes, status = selecting.select(call, storage, operands, set(selecting.ALL),
-                                     recursive=recursive, limit=None, paths=False)
+    nodes, status = selecting.select(
+        call, storage, operands, set(selecting.ALL), recursive=recursive, limit=None, paths=False
+    )
     for node in nodes:
         try:
             change(node)
@@ -238,8 +262,10 @@ def _not_inheritable(row: properties.Property, prop: str, *, received: bool) -> 
         return ""
     text = f"'{prop}' property cannot be inherited\n"
     if row.name in properties.NONE_IF_ZERO:
-        text += (f"use 'zfs set {prop}=none' to clear\n"
-                 f"use 'zfs inherit -S {prop}' to revert to received value\n")
+        text += (
+            f"use 'zfs set {prop}=none' to clear\n"
+            f"use 'zfs inherit -S {prop}' to revert to received value\n"
+        )
     return text
 
 
@@ -287,19 +313,28 @@ def holds(call: call_module.Call, words: list[str]) -> int:
             if "@" not in name:
                 raise errors.StorageError(f"'{name}' is not a snapshot")
             for snap in storage.same_snapshots(name, recursive=given.has("r")):
-                rows += [[snap.name, tag, show.date(set_at)]
-                         for tag, set_at in sorted(snap.holds.items())]
+                rows += [
+                    [snap.name, tag, show.date(set_at)]
+                    for tag, set_at in sorted(snap.holds.items())
+                ]
         except errors.StorageError as error:
             call.err(f"{error}\n")
             status = 1
     if given.has("H"):
         call.out("".join("\t".join(row) + "\n" for row in rows))
     else:
-        wide = [max([len(head), *(len(row[index]) for row in rows)])
-                for index, head in enumerate(("NAME", "TAG"))] if rows else [0, 0]
+        wide = (
+            [
+                max([len(head), *(len(row[index]) for row in rows)])
+                for index, head in enumerate(("NAME", "TAG"))
+            ]
+            if rows
+            else [0, 0]
+        )
         lines = [["NAME", "TAG", "TIMESTAMP"], *rows]
-        call.out("".join(f"{line[0]:<{wide[0]}}  {line[1]:<{wide[1]}}  {line[2]}\n"
-                         for line in lines))
+        call.out(
+            "".join(f"{line[0]:<{wide[0]}}  {line[1]:<{wide[1]}}  {line[2]}\n" for line in lines)
+        )
     if not rows:
         call.err("no datasets available\n")
     return status

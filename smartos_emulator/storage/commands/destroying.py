@@ -36,8 +36,9 @@ def _say(call: call_module.Call, given: options.Options, gone: list[str]) -> Non
     if not (given.has("v") or given.has("p")):
         return
     word = "would destroy" if given.has("n") else "will destroy"
-    call.out("".join(f"destroy\t{name}\n" if given.has("p") else f"{word} {name}\n"
-                     for name in gone))
+    call.out(
+        "".join(f"destroy\t{name}\n" if given.has("p") else f"{word} {name}\n" for name in gone)
+    )
 
 
 def _snapshots(call: call_module.Call, given: options.Options, name: str) -> int:
@@ -52,8 +53,12 @@ def _snapshots(call: call_module.Call, given: options.Options, name: str) -> int
         if not found:
             call.err("could not find any snapshots to destroy; check snapshot names.\n")
             return 1
-        plans = [storage.destroy_plan(snap.name, recursive=False, dependents=given.has("R"),
-                                      defer=given.has("d")) for snap in found]
+        plans = [
+            storage.destroy_plan(
+                snap.name, recursive=False, dependents=given.has("R"), defer=given.has("d")
+            )
+            for snap in found
+        ]
         if given.has("v") or given.has("p"):
             _say(call, given, [node.name for plan in plans for node in plan])
             _say_space(call, given, sum(storage.snapshot_used(snap) for snap in found))
@@ -97,4 +102,4 @@ def _matching(dataset: model.Dataset, spec: str) -> Iterator[model.Snapshot]:
             continue
         start = shorts.index(first) if first else 0
         end = shorts.index(last) if last else len(line) - 1
-        yield from line[start: end + 1]
+        yield from line[start : end + 1]

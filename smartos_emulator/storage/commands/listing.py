@@ -23,12 +23,14 @@ def zfs_list(call: call_module.Call, words: list[str]) -> int:
     else:
         columns = _columns(call, text) if text is not None else _DEFAULT
     with storage.lock:
-        nodes, status = selecting.select(call, storage, given.operands, wanted,
-                                         recursive=recursive, limit=limit, paths=True)
+        nodes, status = selecting.select(
+            call, storage, given.operands, wanted, recursive=recursive, limit=limit, paths=True
+        )
         _look(storage, nodes, {*columns, *(prop for prop, _ in keys)})
         nodes = selecting.ordered(storage, nodes, keys)
-        rows = [[show.cell(storage, node, prop, literal=literal) for prop in columns]
-                for node in nodes]
+        rows = [
+            [show.cell(storage, node, prop, literal=literal) for prop in columns] for node in nodes
+        ]
     if scripted:
         call.out("".join("\t".join(row) + "\n" for row in rows))
     elif rows:
@@ -72,8 +74,11 @@ def _columns(call: call_module.Call, text: str) -> list[str]:
 
 def _look(storage: backend.Storage, nodes: list[model.Node], columns: set[str]) -> None:
     if columns & properties.SPACE or any(prop.startswith("written@") for prop in columns):
-        storage.look(*dict.fromkeys(
-            node if isinstance(node, model.Dataset) else node.dataset for node in nodes))
+        storage.look(
+            *dict.fromkeys(
+                node if isinstance(node, model.Dataset) else node.dataset for node in nodes
+            )
+        )
 
 
 def zfs_get(call: call_module.Call, words: list[str]) -> int:
@@ -95,14 +100,17 @@ def zfs_get(call: call_module.Call, words: list[str]) -> int:
         recursive, limit = True, 1
     asked = None if text == "all" else _columns(call, text)
     with storage.lock:
-        nodes, status = selecting.select(call, storage, operands, wanted, recursive=recursive,
-                                         limit=limit, paths=True)
+        nodes, status = selecting.select(
+            call, storage, operands, wanted, recursive=recursive, limit=limit, paths=True
+        )
         _look(storage, nodes, set(asked or properties.TABLE))
-        rows = [row for node in nodes for row in _rows(storage, node, asked,
-                                                       literal=given.has("p"))]
+        rows = [
+            row for node in nodes for row in _rows(storage, node, asked, literal=given.has("p"))
+        ]
     shown = [row for row in rows if _kind_of_source(row["source"]) in sources]
-    _print_values(call, shown, rows, columns, asked, scripted=given.has("H"),
-                  literal=given.has("p"))
+    _print_values(
+        call, shown, rows, columns, asked, scripted=given.has("H"), literal=given.has("p")
+    )
     return status
 
 
@@ -113,7 +121,7 @@ def _get_fields(values: list[str]) -> list[str]:
         for word in value.split(","):
             if word == "all":
                 if fields:
-                    raise usage.Wrong("\"all\" conflicts with specific fields given to -o option")
+                    raise usage.Wrong('"all" conflicts with specific fields given to -o option')
                 fields = list(_FIELDS)
             elif word in _FIELDS:
                 if len(fields) == len(_FIELDS):
@@ -137,18 +145,23 @@ def _kind_of_source(source: str) -> str:
     return "none" if source == "-" else source.split(" ", 1)[0]
 
 
-def _rows(storage: backend.Storage, node: model.Node, asked: list[str] | None, *, literal: bool
-          ) -> list[dict[str, str]]:
+def _rows(
+    storage: backend.Storage, node: model.Node, asked: list[str] | None, *, literal: bool
+) -> list[dict[str, str]]:
     names = asked if asked is not None else _all_of(storage, node)
     rows = []
     for prop in names:
         value, source = storage.answer_for(node, prop)
         received = storage.received_value(node, prop)
-        rows.append({
-            "name": node.name, "property": prop,
-            "value": show.text(prop, value, literal=literal),
-            "received": show.text(prop, received, literal=literal), "source": source,
-        })
+        rows.append(
+            {
+                "name": node.name,
+                "property": prop,
+                "value": show.text(prop, value, literal=literal),
+                "received": show.text(prop, received, literal=literal),
+                "source": source,
+            }
+        )
     return rows
 
 
@@ -161,9 +174,16 @@ def _all_of(storage: backend.Storage, node: model.Node) -> list[str]:
     return found + list(storage.user_properties(node))
 
 
-def _print_values(call: call_module.Call, shown: list[dict[str, str]], rows: list[dict[str, str]],
-                  columns: list[str], asked: list[str] | None, *, scripted: bool, literal: bool
-                  ) -> None:
+def _print_values(
+    call: call_module.Call,
+    shown: list[dict[str, str]],
+    rows: list[dict[str, str]],
+    columns: list[str],
+    asked: list[str] | None,
+    *,
+    scripted: bool,
+    literal: bool,
+) -> None:
     if scripted:
         call.out("".join("\t".join(row[field] for field in columns) + "\n" for row in shown))
         return

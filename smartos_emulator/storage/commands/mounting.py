@@ -46,8 +46,10 @@ def _mount_all(storage: backend.Storage) -> int:
 
 def _show(call: call_module.Call, storage: backend.Storage) -> None:
     with storage.lock:
-        shown = [(node.name, f"/{place[len(str(storage.root)):].lstrip('/')}")
-                 for place, node in storage.mounted_at().items()]
+        shown = [
+            (node.name, f"/{place[len(str(storage.root)) :].lstrip('/')}")
+            for place, node in storage.mounted_at().items()
+        ]
     call.out("".join(f"{name:<30}  {place}\n" for name, place in sorted(shown)))
 
 
@@ -57,15 +59,19 @@ def _refuse(storage: backend.Storage, node: model.Dataset, word: str) -> None:
     if storage.inherited(node, "zoned") == "on":
         raise errors.StorageError(doing, "dataset is exported to a local zone")
     if point == "legacy":
-        raise errors.StorageError(doing, "legacy mountpoint\n"
-                                  f"use {word}(1M) to {word} this filesystem")
+        raise errors.StorageError(
+            doing, f"legacy mountpoint\nuse {word}(1M) to {word} this filesystem"
+        )
     if point == "none":
         raise errors.StorageError(doing, "no mountpoint set")
     if storage.get(node.name, "canmount") == "off":
         raise errors.StorageError(doing, "'canmount' property is set to 'off'")
     if node.inconsistent and node.partial:
-        raise errors.StorageError(doing, "Contains partially-completed state from \"zfs receive "
-                                  "-s\", which can be resumed with \"zfs send -t\"")
+        raise errors.StorageError(
+            doing,
+            'Contains partially-completed state from "zfs receive '
+            '-s", which can be resumed with "zfs send -t"',
+        )
 
 
 def unmount(call: call_module.Call, words: list[str]) -> int:
@@ -75,19 +81,20 @@ def unmount(call: call_module.Call, words: list[str]) -> int:
     if given.has("a"):
         if given.operands:
             raise usage.Wrong("too many arguments")
-        raise errors.StorageError("zfs unmount -a", "not emulated: the node lives on what is "
-                                  "mounted")
+        raise errors.StorageError(
+            "zfs unmount -a", "not emulated: the node lives on what is mounted"
+        )
     if len(given.operands) != 1:
-        raise usage.Wrong("too many arguments" if given.operands
-                          else "missing filesystem argument")
+        raise usage.Wrong("too many arguments" if given.operands else "missing filesystem argument")
     name = given.operands[0]
     with storage.lock:
         node = selecting.open_node(storage, name, ("filesystem",), paths=True)
         assert isinstance(node, model.Dataset)
         doing = f"cannot unmount '{name}'"
         if storage.mountpoint(node) == "legacy":
-            raise errors.StorageError(doing, "legacy mountpoint\n"
-                                      "use umount(1M) to unmount this filesystem")
+            raise errors.StorageError(
+                doing, "legacy mountpoint\nuse umount(1M) to unmount this filesystem"
+            )
         if not node.mounted:
             raise errors.StorageError(doing, "not currently mounted")
         storage.refuse_in_use(node)
@@ -114,6 +121,6 @@ def _share(call: call_module.Call, words: list[str], word: str) -> int:
     if not given.operands:
         raise usage.Wrong("missing filesystem argument (specify -a for all)")
     node = selecting.open_node(call.node.storage, given.operands[0], ("filesystem",))
-    hint = (" or set sharenfs property on" if word == "share" else "")
-    text = (f"use {word}(1M) to {word} this filesystem" + ("," + hint if hint else ""))
+    hint = " or set sharenfs property on" if word == "share" else ""
+    text = f"use {word}(1M) to {word} this filesystem" + ("," + hint if hint else "")
     raise errors.StorageError(f"cannot {word} '{node.name}'", f"legacy share\n{text}")

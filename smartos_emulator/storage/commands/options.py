@@ -24,8 +24,13 @@ class Options:
         return [value for one, value in self.given if one == letter]
 
 
-def parse(words: list[str], letters: str, *, long: Mapping[str, str] | None = None,
-          missing: str = "missing argument for '{}' option") -> Options:
+def parse(
+    words: list[str],
+    letters: str,
+    *,
+    long: Mapping[str, str] | None = None,
+    missing: str = "missing argument for '{}' option",
+) -> Options:
     """Letters that take an argument are followed by a colon, as for getopt."""
     given: list[tuple[str, str]] = []
     rest = list(words)
@@ -40,14 +45,15 @@ def parse(words: list[str], letters: str, *, long: Mapping[str, str] | None = No
     return Options(given, rest)
 
 
-def _cluster(word: str, rest: list[str], letters: str, given: list[tuple[str, str]],
-             missing: str) -> None:
+def _cluster(
+    word: str, rest: list[str], letters: str, given: list[tuple[str, str]], missing: str
+) -> None:
     while word:
         letter, word = word[0], word[1:]
         place = letters.find(letter)
         if place < 0 or letter == ":":
             raise usage.Wrong(f"invalid option '{letter}'")
-        if letters[place + 1: place + 2] != ":":
+        if letters[place + 1 : place + 2] != ":":
             given.append((letter, ""))
             continue
         if not word and not rest:
@@ -56,8 +62,14 @@ def _cluster(word: str, rest: list[str], letters: str, given: list[tuple[str, st
         return
 
 
-def _long(word: str, rest: list[str], letters: str, long: Mapping[str, str],
-          given: list[tuple[str, str]], missing: str) -> None:
+def _long(
+    word: str,
+    rest: list[str],
+    letters: str,
+    long: Mapping[str, str],
+    given: list[tuple[str, str]],
+    missing: str,
+) -> None:
     name, equals, value = word[2:].partition("=")
     letter = long.get(name)
     if letter is None:

@@ -9,8 +9,13 @@ from smartos_emulator.storage import backend, errors, model, names, properties
 from smartos_emulator.storage.commands import usage
 
 ALL = ("filesystem", "volume", "snapshot")
-_WORDS = {"filesystem": {"filesystem"}, "volume": {"volume"}, "snapshot": {"snapshot"},
-          "bookmark": set(), "all": set(ALL)}
+_WORDS = {
+    "filesystem": {"filesystem"},
+    "volume": {"volume"},
+    "snapshot": {"snapshot"},
+    "bookmark": set(),
+    "all": set(ALL),
+}
 
 
 def kinds(text: str, *, short: bool) -> set[str]:
@@ -35,8 +40,9 @@ def depth(text: str) -> int:
     return number
 
 
-def open_node(storage: backend.Storage, name: str, wanted: Collection[str], *,
-              paths: bool = False) -> model.Node:
+def open_node(
+    storage: backend.Storage, name: str, wanted: Collection[str], *, paths: bool = False
+) -> model.Node:
     """The dataset of this name, refused as zfs refuses one of the wrong kind."""
     doing = f"cannot open '{name}'"
     if paths and name.startswith(("/", "./")):
@@ -95,8 +101,9 @@ def select(
     return sorted(found, key=model.natural), status
 
 
-def _below(storage: backend.Storage, top: model.Node, wanted: set[str], recursive: bool,
-           limit: int | None) -> Iterator[model.Node]:
+def _below(
+    storage: backend.Storage, top: model.Node, wanted: set[str], recursive: bool, limit: int | None
+) -> Iterator[model.Node]:
     if isinstance(top, model.Snapshot) or not recursive:
         if top.kind in wanted:
             yield top
@@ -112,8 +119,9 @@ def _below(storage: backend.Storage, top: model.Node, wanted: set[str], recursiv
             yield from node.snapshots.values()
 
 
-def ordered(storage: backend.Storage, nodes: list[model.Node], keys: list[tuple[str, bool]]
-            ) -> list[model.Node]:
+def ordered(
+    storage: backend.Storage, nodes: list[model.Node], keys: list[tuple[str, bool]]
+) -> list[model.Node]:
     """By -s and -S, equal ones in natural order."""
 
     def compare(one: model.Node, other: model.Node) -> int:
@@ -148,14 +156,24 @@ def property_list(text: str, *, pool: bool = False) -> list[str]:
         if not word:
             raise errors.StorageError(doing, "empty property name")
         if word == "space":
-            found += ["name", "available", "used", "usedbysnapshots", "usedbydataset",
-                      "usedbyrefreservation", "usedbychildren"]
+            found += [
+                "name",
+                "available",
+                "used",
+                "usedbysnapshots",
+                "usedbydataset",
+                "usedbyrefreservation",
+                "usedbychildren",
+            ]
             continue
         row = properties.find(word)
         if row is not None:
             found.append(row.name)
-        elif (properties.is_user(word) or properties.is_space_at(word)
-              or properties.is_user_space(word)):
+        elif (
+            properties.is_user(word)
+            or properties.is_space_at(word)
+            or properties.is_user_space(word)
+        ):
             found.append(word)
         else:
             raise errors.StorageError(doing, f"invalid property '{word}'")

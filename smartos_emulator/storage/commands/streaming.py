@@ -9,9 +9,19 @@ from smartos_emulator.storage import errors, names, sending, units
 from smartos_emulator.storage.commands import options, selecting, usage
 
 _LONG = {
-    "replicate": "R", "props": "p", "parsable": "P", "dedup": "D", "verbose": "v",
-    "dryrun": "n", "large-block": "L", "embed": "e", "resume": "t", "compressed": "c",
-    "raw": "w", "backup": "b", "holds": "h",
+    "replicate": "R",
+    "props": "p",
+    "parsable": "P",
+    "dedup": "D",
+    "verbose": "v",
+    "dryrun": "n",
+    "large-block": "L",
+    "embed": "e",
+    "resume": "t",
+    "compressed": "c",
+    "raw": "w",
+    "backup": "b",
+    "holds": "h",
 }
 
 
@@ -29,8 +39,9 @@ def send(call: call_module.Call, words: list[str]) -> int:
     else:
         options.count(given.operands, "snapshot")
     if not given.has("n") and call.stdout_is_tty():
-        call.err("Error: Stream can not be written to a terminal.\n"
-                 "You must redirect standard output.\n")
+        call.err(
+            "Error: Stream can not be written to a terminal.\nYou must redirect standard output.\n"
+        )
         return 1
     if token is not None:
         return _send(call, given, [call.node.storage.resumed_part(token)], None)
@@ -49,14 +60,19 @@ def _send_named(call: call_module.Call, given: options.Options, name: str) -> in
     if not storage.exists(name):
         call.err(_absent(name, given))
         return 1
-    parts, package = storage.send_plan(name, base=base, intermediates=given.has("I"),
-                                       replicate=given.has("R"), properties=given.has("p"))
+    parts, package = storage.send_plan(
+        name,
+        base=base,
+        intermediates=given.has("I"),
+        replicate=given.has("R"),
+        properties=given.has("p"),
+    )
     return _send(call, given, parts, package)
 
 
 def _absent(name: str, given: options.Options) -> str:
     recursively = " recursively" if given.has("R") else ""
-    return (f"cannot send {name}{recursively}: snapshot {name} does not exist\n")
+    return f"cannot send {name}{recursively}: snapshot {name} does not exist\n"
 
 
 def _send_live(call: call_module.Call, given: options.Options, name: str) -> int:
@@ -70,8 +86,13 @@ def _send_live(call: call_module.Call, given: options.Options, name: str) -> int
     temporary = f"{name}@--head--"
     storage.snapshot(temporary)
     try:
-        parts, _ = storage.send_plan(temporary, base=_base(call, name, base) if base else None,
-                                     intermediates=False, replicate=False, properties=False)
+        parts, _ = storage.send_plan(
+            temporary,
+            base=_base(call, name, base) if base else None,
+            intermediates=False,
+            replicate=False,
+            properties=False,
+        )
         return _send(call, given, parts, None)
     finally:
         storage.destroy(temporary)
@@ -89,8 +110,12 @@ def _base(call: call_module.Call, head: str, base: str) -> str:
     return f"{head}@{base.removeprefix('@')}"
 
 
-def _send(call: call_module.Call, given: options.Options, parts: list[sending.Part],
-          package: dict[str, object] | None) -> int:
+def _send(
+    call: call_module.Call,
+    given: options.Options,
+    parts: list[sending.Part],
+    package: dict[str, object] | None,
+) -> int:
     storage = call.node.storage
     if given.has("v") or given.has("P"):
         _describe(call, given, parts)
@@ -107,15 +132,20 @@ def _describe(call: call_module.Call, given: options.Options, parts: list[sendin
         size = storage.part_size(part)
         total += size
         if parsable:
-            what = (f"incremental\t{part.base.short}\t{part.snap.name}" if part.base
-                    else f"full\t{part.snap.name}")
+            what = (
+                f"incremental\t{part.base.short}\t{part.snap.name}"
+                if part.base
+                else f"full\t{part.snap.name}"
+            )
             lines.append(f"{what}\t{size}")
         else:
-            what = (f"send from @{part.base.short} to {part.snap.name}" if part.base
-                    else f"full send of {part.snap.name}")
+            what = (
+                f"send from @{part.base.short} to {part.snap.name}"
+                if part.base
+                else f"full send of {part.snap.name}"
+            )
             lines.append(f"{what} estimated size is {units.nice(size)}")
-    lines.append(f"size\t{total}" if parsable
-                 else f"total estimated size is {units.nice(total)}")
+    lines.append(f"size\t{total}" if parsable else f"total estimated size is {units.nice(total)}")
     # With -n there is no stream, and the words go where it would have gone.
     write = call.out if given.has("n") else call.err
     write("\n".join(lines) + "\n")
@@ -135,8 +165,10 @@ def receive(call: call_module.Call, words: list[str]) -> int:
     if given.has("A"):
         return _abort(call, given, name)
     if call.stdin_is_tty():
-        call.err("Error: Backup stream can not be read from a terminal.\n"
-                 "You must redirect standard input.\n")
+        call.err(
+            "Error: Backup stream can not be read from a terminal.\n"
+            "You must redirect standard input.\n"
+        )
         return 1
     begun = time.monotonic()
     tail = "d" if given.has("d") else "e" if given.has("e") else ""
@@ -145,9 +177,18 @@ def receive(call: call_module.Call, words: list[str]) -> int:
         selecting.open_node(call.node.storage, name, ("filesystem", "volume"))
     storage = call.node.storage
     received = storage.receive(
-        name, call.stdin, unmounted=given.has("u"), resumable=given.has("s"),
-        force=given.has("F"), exclude=given.all("x"), set=props, tail=tail, origin=origin,
-        dry_run=given.has("n"), progress=call.out if given.has("v") else None)
+        name,
+        call.stdin,
+        unmounted=given.has("u"),
+        resumable=given.has("s"),
+        force=given.has("F"),
+        exclude=given.all("x"),
+        set=props,
+        tail=tail,
+        origin=origin,
+        dry_run=given.has("n"),
+        progress=call.out if given.has("v") else None,
+    )
     if given.has("v") and not given.has("n") and received:
         seconds = max(int(time.monotonic() - begun), 1)
         arrived = sum(storage.number(one, "written") for one in received)

@@ -52,5 +52,8 @@ def sent(pool: storage.Storage, name: str, **options: typing.Any) -> bytes:
 
 def listing(folder: pathlib.Path) -> dict[str, tuple[int, bytes]]:
     """Every file below with its mode and bytes."""
-    return {str(path.relative_to(folder)): (path.lstat().st_mode, path.read_bytes())
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_mode, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

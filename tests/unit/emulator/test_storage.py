@@ -35,8 +35,15 @@ def refused(call, *args, **options):
 
 def test_a_fresh_pool_holds_what_the_installer_makes(pool):
     assert pool.children("zones") == [
-        "zones/archive", "zones/config", "zones/cores", "zones/dump", "zones/opt", "zones/swap",
-        "zones/usbkey", "zones/var"]
+        "zones/archive",
+        "zones/config",
+        "zones/cores",
+        "zones/dump",
+        "zones/opt",
+        "zones/swap",
+        "zones/usbkey",
+        "zones/var",
+    ]
     assert pool.get("zones/config", "mountpoint") == "legacy"
     assert pool.directory("zones/config") == pool.root / "etc/zones"
     assert pool.number("zones/swap", "volsize") == GIB
@@ -118,7 +125,12 @@ def test_rename_moves_files_devices_and_everything_below(pool):
     pool.snapshot("zones/a@s", recursive=True)
     pool.rename("zones/a", "zones/b")
     assert pool.children("zones/b") == [
-        "zones/b@s", "zones/b/data", "zones/b/data@s", "zones/b/disk0", "zones/b/disk0@s"]
+        "zones/b@s",
+        "zones/b/data",
+        "zones/b/data@s",
+        "zones/b/disk0",
+        "zones/b/disk0@s",
+    ]
     assert (pool.root / "zones/b/data/f").read_bytes() == b"1"
     assert not (pool.root / "zones/a").exists()
     assert pool.volume_file("zones/b/disk0").exists()
@@ -169,43 +181,78 @@ REFUSALS = [
     ("create", ("zones",), "cannot create 'zones': missing dataset name"),
     ("create", ("zones/disk/x",), "cannot create 'zones/disk/x': parent is not a filesystem"),
     ("create", ("zones/a$b",), "cannot create 'zones/a$b': invalid character '$' in name"),
-    ("create", ("zones//b",), "cannot create 'zones//b': empty component or misplaced '@' or '#'"
-     " delimiter in name"),
+    (
+        "create",
+        ("zones//b",),
+        "cannot create 'zones//b': empty component or misplaced '@' or '#' delimiter in name",
+    ),
     ("create", ("zones/b/",), "cannot create 'zones/b/': trailing slash in name"),
     ("create", ("zones/" + "n" * 260,), f"cannot create 'zones/{'n' * 260}': name is too long"),
     ("destroy", ("zones/nope",), "cannot open 'zones/nope': dataset does not exist"),
-    ("destroy", ("zones/a",), "cannot destroy 'zones/a': filesystem has children\n"
-     "use '-r' to destroy the following datasets:\nzones/a/in\nzones/a@one\nzones/a@two"),
-    ("destroy", ("zones/a@one",), "cannot destroy 'zones/a@one': snapshot has dependent clones\n"
-     "use '-R' to destroy the following datasets:\nzones/clone"),
-    ("destroy", ("zones/a@nope",),
-     "could not find any snapshots to destroy; check snapshot names."),
-    ("snapshot", ("zones/a@one",),
-     "cannot create snapshot 'zones/a@one': dataset already exists"),
+    (
+        "destroy",
+        ("zones/a",),
+        "cannot destroy 'zones/a': filesystem has children\n"
+        "use '-r' to destroy the following datasets:\nzones/a/in\nzones/a@one\nzones/a@two",
+    ),
+    (
+        "destroy",
+        ("zones/a@one",),
+        "cannot destroy 'zones/a@one': snapshot has dependent clones\n"
+        "use '-R' to destroy the following datasets:\nzones/clone",
+    ),
+    (
+        "destroy",
+        ("zones/a@nope",),
+        "could not find any snapshots to destroy; check snapshot names.",
+    ),
+    ("snapshot", ("zones/a@one",), "cannot create snapshot 'zones/a@one': dataset already exists"),
     ("snapshot", ("zones/nope@one",), "cannot open 'zones/nope': dataset does not exist"),
     ("clone", ("zones/a@nope", "zones/b"), "cannot open 'zones/a@nope': dataset does not exist"),
-    ("rollback", ("zones/a@one",), "cannot rollback to 'zones/a@one': more recent snapshots or "
-     "bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\n"
-     "zones/a@two"),
+    (
+        "rollback",
+        ("zones/a@one",),
+        "cannot rollback to 'zones/a@one': more recent snapshots or "
+        "bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\n"
+        "zones/a@two",
+    ),
     ("promote", ("zones/a",), "cannot promote 'zones/a': not a cloned filesystem"),
     ("rename", ("zones/a", "zones/clone"), "cannot rename 'zones/a': dataset already exists"),
-    ("rename", ("zones/a", "zones/a/b"), "cannot rename to 'zones/a/b': New dataset name cannot "
-     "be a descendant of current dataset name"),
+    (
+        "rename",
+        ("zones/a", "zones/a/b"),
+        "cannot rename to 'zones/a/b': New dataset name cannot "
+        "be a descendant of current dataset name",
+    ),
     ("set", ("zones/a", "used", "1"), "cannot set property for 'zones/a': 'used' is readonly"),
-    ("set", ("zones/a", "volsize", "1g"), "cannot set property for 'zones/a': 'volsize' does not "
-     "apply to datasets of this type"),
-    ("set", ("zones/a", "nope", "1"), "cannot set property for 'zones/a': invalid property "
-     "'nope'"),
-    ("set", ("zones/a", "quota", "0"), "cannot set property for 'zones/a': use 'none' to disable "
-     "quota/refquota"),
-    ("set", ("zones/a", "recordsize", "3000"), "cannot set property for 'zones/a': 'recordsize' "
-     "must be power of 2 from 512B to 1M"),
-    ("set", ("zones/a@one", "quota", "1g"), "cannot set property for 'zones/a@one': this property"
-     " can not be modified for snapshots"),
-    ("set", ("zones/a", "mountpoint", "x"), "cannot set property for 'zones/a': 'mountpoint' must"
-     " be an absolute path, 'none', or 'legacy'"),
-    ("abort_receive", ("zones/a",),
-     "'zones/a' does not have any resumable receive state to abort"),
+    (
+        "set",
+        ("zones/a", "volsize", "1g"),
+        "cannot set property for 'zones/a': 'volsize' does not apply to datasets of this type",
+    ),
+    ("set", ("zones/a", "nope", "1"), "cannot set property for 'zones/a': invalid property 'nope'"),
+    (
+        "set",
+        ("zones/a", "quota", "0"),
+        "cannot set property for 'zones/a': use 'none' to disable quota/refquota",
+    ),
+    (
+        "set",
+        ("zones/a", "recordsize", "3000"),
+        "cannot set property for 'zones/a': 'recordsize' must be power of 2 from 512B to 1M",
+    ),
+    (
+        "set",
+        ("zones/a@one", "quota", "1g"),
+        "cannot set property for 'zones/a@one': this property can not be modified for snapshots",
+    ),
+    (
+        "set",
+        ("zones/a", "mountpoint", "x"),
+        "cannot set property for 'zones/a': 'mountpoint' must"
+        " be an absolute path, 'none', or 'legacy'",
+    ),
+    ("abort_receive", ("zones/a",), "'zones/a' does not have any resumable receive state to abort"),
 ]
 
 
@@ -239,7 +286,8 @@ def test_a_hold_keeps_a_snapshot(pool):
     pool.snapshot("zones/a@s")
     pool.hold("keep", ["zones/a@s"])
     assert refused(pool.destroy, "zones/a@s") == (
-        "cannot destroy snapshot zones/a@s: dataset is busy")
+        "cannot destroy snapshot zones/a@s: dataset is busy"
+    )
     assert pool.get("zones/a@s", "userrefs") == "1"
     pool.destroy("zones/a@s", defer=True)
     assert pool.get("zones/a@s", "defer_destroy") == "on"
@@ -254,9 +302,11 @@ def test_everything_is_there_after_a_restart(pool, tmp_path):
     pool.hold("keep", ["zones/a@s"])
     pool.clone("zones/a@s", "zones/b")
     pool.create("zones/v", volume_bytes=1 << 20)
-    seen = {(name, prop): pool.get(name, prop)
-            for name in pool.children("zones") for prop in ("used", "referenced", "guid",
-                                                            "createtxg", "mounted", "quota")}
+    seen = {
+        (name, prop): pool.get(name, prop)
+        for name in pool.children("zones")
+        for prop in ("used", "referenced", "guid", "createtxg", "mounted", "quota")
+    }
     pool.close()
     again = storage_node.make(tmp_path)
     assert {key: again.get(*key) for key in seen} == seen
@@ -384,18 +434,22 @@ def test_what_a_running_zone_uses_cannot_be_taken_away(pool):
     pool.create("zones/a/disk0", volume_bytes=1 << 20)
     pool.in_use = lambda name: name == "zones/a"
     assert refused(pool.destroy, "zones/a", recursive=True) == (
-        "cannot unmount '/zones/a': Device busy")
+        "cannot unmount '/zones/a': Device busy"
+    )
     assert refused(pool.rename, "zones/a", "zones/b") == "cannot unmount '/zones/a': Device busy"
     assert pool.exists("zones/a/disk0")
     pool.in_use = lambda name: name == "zones/a/disk0"
     assert refused(pool.destroy, "zones/a/disk0") == (
-        "cannot destroy 'zones/a/disk0': dataset is busy")
+        "cannot destroy 'zones/a/disk0': dataset is busy"
+    )
 
 
 def test_names_are_in_the_order_of_a_list(pool):
     for name in ("zones/u", "zones/u/disk0", "zones/u-partial"):
         pool.create(name)
     pool.snapshot("zones/u@s")
-    assert [name for name in pool.children("zones") if name.startswith("zones/u-")
-            or name.startswith(("zones/u/", "zones/u@"))] == [
-        "zones/u@s", "zones/u-partial", "zones/u/disk0"]
+    assert [
+        name
+        for name in pool.children("zones")
+        if name.startswith("zones/u-") or name.startswith(("zones/u/", "zones/u@"))
+    ] == ["zones/u@s", "zones/u-partial", "zones/u/disk0"]

@@ -32,12 +32,19 @@ def check_sums(pool):
     """What must hold of every dataset at any time."""
     for name in ["zones", *pool.children("zones", kinds={"filesystem", "volume"})]:
         used, mine, snaps, below, held = numbers(
-            pool, name, "used", "usedbydataset", "usedbysnapshots", "usedbychildren",
-            "usedbyrefreservation")
+            pool,
+            name,
+            "used",
+            "usedbydataset",
+            "usedbysnapshots",
+            "usedbychildren",
+            "usedbyrefreservation",
+        )
         assert used == mine + snaps + below + held, name
-        inner = [max(pool.number(child, "used"), pool.number(child, "reservation"))
-                 for child in pool.children(name, kinds={"filesystem", "volume"},
-                                            recursive=False)]
+        inner = [
+            max(pool.number(child, "used"), pool.number(child, "reservation"))
+            for child in pool.children(name, kinds={"filesystem", "volume"}, recursive=False)
+        ]
         assert below == sum(inner), name
         alone = sum(pool.number(snap, "used") for snap in pool.snapshots(name))
         assert alone <= snaps, name
@@ -103,7 +110,8 @@ def test_a_volume_reserves_all_it_may_need(pool):
     assert reserved == units.volume_reservation(10 * GIB, 8192)
     assert units.nice(reserved) == "10.3G"
     assert pool.number("zones/v", "used") == reserved + pool.number("zones/v", "referenced") - (
-        pool.number("zones/v", "written"))
+        pool.number("zones/v", "written")
+    )
     available = pool.number("zones", "available")
     with open(pool.volume_file("zones/v"), "r+b") as disk:
         disk.write(os.urandom(3 * MIB))
@@ -114,11 +122,14 @@ def test_a_volume_reserves_all_it_may_need(pool):
     check_sums(pool)
 
 
-@pytest.mark.parametrize("size, block, copies, expected", [
-    (1 << 20, 8192, 1, (1 << 20) + (7 + 1) * 2 * 131072),
-    (5 * GIB, 8192, 1, 5 * GIB + (7 + 640 + 1) * 2 * 131072),
-    (GIB, 131072, 2, 2 * GIB + (7 + 8 + 1) * 3 * 131072),
-])
+@pytest.mark.parametrize(
+    "size, block, copies, expected",
+    [
+        (1 << 20, 8192, 1, (1 << 20) + (7 + 1) * 2 * 131072),
+        (5 * GIB, 8192, 1, 5 * GIB + (7 + 640 + 1) * 2 * 131072),
+        (GIB, 131072, 2, 2 * GIB + (7 + 8 + 1) * 3 * 131072),
+    ],
+)
 def test_the_reservation_grows_with_the_indirect_blocks(size, block, copies, expected):
     assert units.volume_reservation(size, block, copies) == expected
 
@@ -165,18 +176,20 @@ def test_a_reservation_is_taken_from_everybody_else(pool):
     pool.create("zones/b")
     before = pool.number("zones/b", "available")
     pool.set("zones/a", "reservation", "10g")
-    assert before - pool.number("zones/b", "available") == 10 * GIB - pool.number("zones/a",
-                                                                                  "used")
+    assert before - pool.number("zones/b", "available") == 10 * GIB - pool.number("zones/a", "used")
     assert pool.number("zones/a", "available") == before
     check_sums(pool)
 
 
-@pytest.mark.parametrize("prop, value, why", [
-    ("quota", "1k", "size is less than current used or reserved space"),
-    ("refquota", "1k", "size is less than current used or reserved space"),
-    ("reservation", "100t", "size is greater than available space"),
-    ("refreservation", "100t", "size is greater than available space"),
-])
+@pytest.mark.parametrize(
+    "prop, value, why",
+    [
+        ("quota", "1k", "size is less than current used or reserved space"),
+        ("refquota", "1k", "size is less than current used or reserved space"),
+        ("reservation", "100t", "size is greater than available space"),
+        ("refreservation", "100t", "size is greater than available space"),
+    ],
+)
 def test_limits_that_cannot_hold_are_refused(pool, prop, value, why):
     pool.create("zones/a")
     with pytest.raises(storage.StorageError) as caught:
@@ -253,26 +266,50 @@ def test_limits_count_what_is_below_them(pool):
     assert pool.number("zones", "filesystem_count") == units.UNLIMITED
 
 
-@pytest.mark.parametrize("number, text", [
-    (0, "0"), (1023, "1023"), (1024, "1K"), (1536, "1.50K"), (10 * GIB, "10G"),
-    (10 * GIB + 1, "10.0G"), (100 * GIB + MIB, "100G"), (1 << 60, "1E"), (999 * 1024 + 1, "999K"),
-])
+@pytest.mark.parametrize(
+    "number, text",
+    [
+        (0, "0"),
+        (1023, "1023"),
+        (1024, "1K"),
+        (1536, "1.50K"),
+        (10 * GIB, "10G"),
+        (10 * GIB + 1, "10.0G"),
+        (100 * GIB + MIB, "100G"),
+        (1 << 60, "1E"),
+        (999 * 1024 + 1, "999K"),
+    ],
+)
 def test_numbers_for_people(number, text):
     assert units.nice(number) == text
 
 
-@pytest.mark.parametrize("text, number", [
-    ("10", 10), ("1k", 1024), ("1.5G", 1536 * MIB), ("2GiB", 2 * GIB), ("3mb", 3 * MIB), ("7B", 7),
-])
+@pytest.mark.parametrize(
+    "text, number",
+    [
+        ("10", 10),
+        ("1k", 1024),
+        ("1.5G", 1536 * MIB),
+        ("2GiB", 2 * GIB),
+        ("3mb", 3 * MIB),
+        ("7B", 7),
+    ],
+)
 def test_numbers_from_people(text, number):
     assert units.parse(text) == number
 
 
-@pytest.mark.parametrize("text, why", [
-    ("", "bad numeric value ''"), ("abc", "bad numeric value 'abc'"),
-    ("-1", "bad numeric value '-1'"), ("1x", "invalid numeric suffix 'x'"),
-    ("1BB", "invalid numeric suffix 'BB'"), ("99999999999E", "numeric value is too large"),
-])
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("", "bad numeric value ''"),
+        ("abc", "bad numeric value 'abc'"),
+        ("-1", "bad numeric value '-1'"),
+        ("1x", "invalid numeric suffix 'x'"),
+        ("1BB", "invalid numeric suffix 'BB'"),
+        ("99999999999E", "numeric value is too large"),
+    ],
+)
 def test_numbers_that_are_none(text, why):
     with pytest.raises(ValueError, match="^" + why.replace("(", r"\(") + "$"):
         units.parse(text)

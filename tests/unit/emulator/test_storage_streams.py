@@ -69,10 +69,16 @@ def furnish(pool, name="zones/a"):
 
 def same(one, other):
     """The same names, kinds, modes, times, links and bytes."""
-    mine = sorted(os.path.relpath(os.path.join(folder, name), one)
-                  for folder, folders, files in os.walk(one) for name in folders + files)
-    theirs = sorted(os.path.relpath(os.path.join(folder, name), other)
-                    for folder, folders, files in os.walk(other) for name in folders + files)
+    mine = sorted(
+        os.path.relpath(os.path.join(folder, name), one)
+        for folder, folders, files in os.walk(one)
+        for name in folders + files
+    )
+    theirs = sorted(
+        os.path.relpath(os.path.join(folder, name), other)
+        for folder, folders, files in os.walk(other)
+        for name in folders + files
+    )
     assert mine == theirs
     for name in mine:
         left, right = os.lstat(one / name), os.lstat(other / name)
@@ -170,8 +176,10 @@ def test_a_volume_arrives_with_its_holes(source, target):
         disk.write(b"changed")
     source.snapshot("zones/v@two")
     receive(target, "zones/v", sent(source, "zones/v@two", base="zones/v@one"))
-    with open(source.volume_file("zones/v"), "rb") as one, open(
-            target.volume_file("zones/v"), "rb") as other:
+    with (
+        open(source.volume_file("zones/v"), "rb") as one,
+        open(target.volume_file("zones/v"), "rb") as other,
+    ):
         for _ in range(64):
             assert one.read(MIB) == other.read(MIB)
     assert target.volume_file("zones/v").stat().st_blocks * 512 < 4 * MIB
@@ -186,12 +194,15 @@ def test_replication_brings_children_properties_and_origins(source, target):
     source.snapshot("zones/a@s", recursive=True)
     raw = sent(source, "zones/a@s", replicate=True)
     assert refused(receive, target, "zones/a", raw) == (
-        "cannot receive: local origin for clone zones/a@s does not exist")
+        "cannot receive: local origin for clone zones/a@s does not exist"
+    )
     receive(target, "zones/img", sent(source, "zones/img@final"))
     assert receive(target, "zones/a", raw, unmounted=True) == ["zones/a@s", "zones/a/disk0@s"]
     assert target.origin("zones/a") == "zones/img@final"
     assert (target.get("zones/a", "quota"), target.source("zones/a", "quota")) == (
-        str(5 << 30), "received")
+        str(5 << 30),
+        "received",
+    )
     assert target.get("zones/a", "mounted") == "no"
     assert target.number("zones/a", "used") == source.number("zones/a", "used")
 
@@ -241,14 +252,18 @@ def test_where_a_full_stream_cannot_go(pair):
     raw = sent(source, "zones/a@one")
     full = "cannot receive new filesystem stream: "
     assert refused(receive, target, "zones/a", raw) == (
-        full + "destination 'zones/a' exists\nmust specify -F to overwrite it")
+        full + "destination 'zones/a' exists\nmust specify -F to overwrite it"
+    )
     assert refused(receive, target, "zones/a", raw, force=True) == (
-        full + "destination has snapshots (eg. zones/a@one)\nmust destroy them to overwrite it")
+        full + "destination has snapshots (eg. zones/a@one)\nmust destroy them to overwrite it"
+    )
     assert refused(receive, target, "zones/no/a", raw) == (
-        full + "destination 'zones/no' does not exist")
+        full + "destination 'zones/no' does not exist"
+    )
     target.create("zones/v", volume_bytes=MIB)
     assert refused(receive, target, "zones/v/a", raw) == (
-        full + "parent 'zones/v' is not a filesystem")
+        full + "parent 'zones/v' is not a filesystem"
+    )
     target.create("zones/plain")
     receive(target, "zones/plain", raw, force=True)
     same(source.directory("zones/a@one"), target.directory("zones/plain"))
@@ -259,14 +274,17 @@ def test_where_an_increment_cannot_go(pair):
     raw = sent(source, "zones/a@two", base="@one")
     start = "cannot receive incremental stream: "
     assert refused(receive, target, "zones/none", raw) == (
-        start + "destination 'zones/none' does not exist")
+        start + "destination 'zones/none' does not exist"
+    )
     target.create("zones/other")
     target.snapshot("zones/other@x")
     assert refused(receive, target, "zones/other", raw) == (
-        start + "most recent snapshot of zones/other does not\nmatch incremental source")
+        start + "most recent snapshot of zones/other does not\nmatch incremental source"
+    )
     (target.directory("zones/a") / "changed").write_bytes(b"x")
     assert refused(receive, target, "zones/a", raw) == (
-        start + "destination zones/a has been modified\nsince most recent snapshot")
+        start + "destination zones/a has been modified\nsince most recent snapshot"
+    )
     target.snapshot("zones/a@mine")
     assert "most recent snapshot" in refused(receive, target, "zones/a", raw)
     receive(target, "zones/a", raw, force=True)
@@ -279,11 +297,14 @@ def test_what_cannot_be_sent(source):
     source.snapshot("zones/a@one")
     source.snapshot("zones/a@two")
     assert refused(sent, source, "zones/a@no") == (
-        "cannot open 'zones/a@no': dataset does not exist")
+        "cannot open 'zones/a@no': dataset does not exist"
+    )
     assert refused(sent, source, "zones/a@one", base="@two") == (
-        "warning: cannot send 'zones/a@one': not an earlier snapshot from the same fs")
+        "warning: cannot send 'zones/a@one': not an earlier snapshot from the same fs"
+    )
     assert refused(sent, source, "zones/a@one", base="@no") == (
-        "warning: cannot send 'zones/a@one': incremental source (zones/a@no) does not exist")
+        "warning: cannot send 'zones/a@one': incremental source (zones/a@no) does not exist"
+    )
 
 
 def test_a_damaged_stream_leaves_nothing_behind(source, target):
@@ -298,9 +319,11 @@ def test_a_damaged_stream_leaves_nothing_behind(source, target):
         assert refused(receive, target, "zones/a", bytes(broken)) == why
         assert refused(receive, target, "zones/a", raw[:place]) == why
     assert refused(receive, target, "zones/a", b"") == (
-        "cannot receive: failed to read from stream")
+        "cannot receive: failed to read from stream"
+    )
     assert refused(receive, target, "zones/a", gzip.compress(os.urandom(2000))) == (
-        "cannot receive: invalid stream (bad magic number)")
+        "cannot receive: invalid stream (bad magic number)"
+    )
     assert target.children("zones") == before
     assert not list((target.state / "receiving").iterdir())
 
@@ -317,7 +340,8 @@ def test_a_hostile_stream_does_not_leave_its_dataset(source, target, tmp_path):
         writer.record(kind, payload.replace(b"AAAAAAAAAA", b"../../evil"))
     writer.document(framing.END, {})
     assert refused(receive, target, "zones/a", out.getvalue()) == (
-        "cannot receive: invalid stream (bad path)")
+        "cannot receive: invalid stream (bad path)"
+    )
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -346,10 +370,13 @@ def test_an_interrupted_receive_goes_on_where_it_stopped(source, target, kind):
         if kind == "filesystem":
             (target.directory("zones/a") / "big").stat()
             assert storage_node.listing(target.directory("zones/a")) == storage_node.listing(
-                source.directory("zones/a"))
+                source.directory("zones/a")
+            )
         else:
-            assert (target.volume_file("zones/a").read_bytes()
-                    == source.volume_file("zones/a").read_bytes())
+            assert (
+                target.volume_file("zones/a").read_bytes()
+                == source.volume_file("zones/a").read_bytes()
+            )
         target.destroy("zones/a", recursive=True)
 
 
@@ -379,11 +406,14 @@ def test_an_interrupted_receive_can_be_given_up(source, target):
     assert not target.exists("zones/a")
 
 
-@pytest.mark.parametrize("token, why", [
-    ("nonsense", "resume token is corrupt (invalid format)"),
-    ("2-1-1-00", "resume token is corrupt (invalid version 2)"),
-    ("1-1-1-00", "resume token is corrupt (incorrect checksum)"),
-])
+@pytest.mark.parametrize(
+    "token, why",
+    [
+        ("nonsense", "resume token is corrupt (invalid format)"),
+        ("2-1-1-00", "resume token is corrupt (invalid version 2)"),
+        ("1-1-1-00", "resume token is corrupt (incorrect checksum)"),
+    ],
+)
 def test_a_bad_token_is_refused(source, token, why):
     assert refused(source.send_resume, token, io.BytesIO()) == f"cannot resume send: {why}"
 
@@ -395,10 +425,12 @@ def test_a_token_of_a_snapshot_that_went_away(source, target):
     token = target.get("zones/a", "receive_resume_token")
     source.destroy("zones/a@s")
     assert refused(source.send_resume, token, io.BytesIO()) == (
-        "cannot resume send: 'zones/a@s' used in the initial send no longer exists")
+        "cannot resume send: 'zones/a@s' used in the initial send no longer exists"
+    )
     source.snapshot("zones/a@s")
     assert refused(source.send_resume, token, io.BytesIO()) == (
-        "cannot resume send: 'zones/a@s' is no longer the same snapshot used in the initial send")
+        "cannot resume send: 'zones/a@s' is no longer the same snapshot used in the initial send"
+    )
 
 
 def test_no_room_for_a_stream(source, target):
@@ -408,11 +440,13 @@ def test_no_room_for_a_stream(source, target):
     raw = sent(source, "zones/a@s")
     target.create("zones/small", properties={"quota": "5m"})
     assert refused(receive, target, "zones/small/a", raw) == (
-        "cannot receive new filesystem stream: destination zones/small/a space quota exceeded.")
+        "cannot receive new filesystem stream: destination zones/small/a space quota exceeded."
+    )
     assert not target.exists("zones/small/a")
     target.fill("zones", True)
     assert refused(receive, target, "zones/a", raw) == (
-        "cannot receive new filesystem stream: out of space")
+        "cannot receive new filesystem stream: out of space"
+    )
 
 
 def test_booked_space_travels_as_a_number(source, target):
@@ -474,25 +508,44 @@ def test_a_snapshot_being_sent_cannot_be_destroyed(source):
     work.start()
     assert out.waiting.wait(10)
     assert refused(source.destroy, "zones/a@s") == (
-        "cannot destroy snapshot zones/a@s: dataset is busy")
+        "cannot destroy snapshot zones/a@s: dataset is busy"
+    )
     out.go.set()
     work.join(10)
     source.destroy("zones/a@s")
 
 
-@pytest.mark.parametrize("changed", [
-    {"p": "../evil", "k": "f"}, {"p": "/evil", "k": "f"}, {"p": "link/evil", "k": "f"},
-    {"p": "link", "k": "f", "o": 5}, {"p": "evil", "k": "h", "l": "nothing"}, {"k": "f"},
-    {"p": 7, "k": "f"}, {"p": "a\0b", "k": "f"},
-])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"p": "../evil", "k": "f"},
+        {"p": "/evil", "k": "f"},
+        {"p": "link/evil", "k": "f"},
+        {"p": "link", "k": "f", "o": 5},
+        {"p": "evil", "k": "h", "l": "nothing"},
+        {"k": "f"},
+        {"p": 7, "k": "f"},
+        {"p": "a\0b", "k": "f"},
+    ],
+)
 def test_hostile_records_end_in_an_error(target, tmp_path, changed):
     outside = tmp_path / "outside"
     outside.mkdir()
     out = io.BytesIO()
     writer = framing.Writer(out)
-    writer.begin({"to": "zones/a@s", "guid": 5, "from": 0, "kind": "filesystem", "creation": 1,
-                  "clone": False, "resume": None, "props": {"mountpoint": "/../../outside/x"},
-                  "snapshot_props": {}})
+    writer.begin(
+        {
+            "to": "zones/a@s",
+            "guid": 5,
+            "from": 0,
+            "kind": "filesystem",
+            "creation": 1,
+            "clone": False,
+            "resume": None,
+            "props": {"mountpoint": "/../../outside/x"},
+            "snapshot_props": {},
+        }
+    )
     status = {"m": 0o644, "u": 0, "g": 0, "t": 0, "i": 0, "o": 0}
     writer.document(framing.NODE, {**status, "p": "link", "k": "l", "l": str(outside)})
     writer.document(framing.NODE, {**status, "i": 1, "s": 3, **changed})
@@ -515,4 +568,5 @@ def test_a_header_without_sense_is_refused(target, header):
     out = io.BytesIO()
     framing.Writer(out).begin(header)
     assert refused(receive, target, "zones/a", out.getvalue()) == (
-        "cannot receive: invalid stream (malformed nvlist)")
+        "cannot receive: invalid stream (malformed nvlist)"
+    )

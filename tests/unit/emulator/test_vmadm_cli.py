@@ -188,7 +188,8 @@ def test_vminfod_down(node: node_module.Node) -> None:
     try:
         refused = "connect ECONNREFUSED\n"
         assert run(node, "vmadm", "list").err == refused
-        assert run(node, "vmadm", "start", uuid(2)).err == f"Unable to start VM {uuid(2)}: {refused}"
+        ran = run(node, "vmadm", "start", uuid(2))
+        assert ran.err == f"Unable to start VM {uuid(2)}: {refused}"
         assert run(node, "vmadm", "create", stdin=json.dumps(payload(5))).err == refused
     finally:
         node.vms.set_vminfod(True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from smartos_emulator import node as node_module
+from smartos_emulator.vmadm import failures, power
 from tests.unit.emulator import vm_node
 from tests.unit.emulator.vm_node import create, get, hardware, payload, run, uuid
 
@@ -257,14 +258,23 @@ def test_of_two_deletes_one_loses(node: node_module.Node) -> None:
     assert "zonecfg" in loser.err or "not found" in loser.err
 
 
-def test_of_two_starts_one_loses(node: node_module.Node) -> None:
+def test_of_two_starts_one_wins(node: node_module.Node) -> None:
     create(node, payload(autoboot=False))
     ran: list[vm_node.Ran] = []
     together(*[lambda: ran.append(run(node, "vmadm", "start", U))] * 2)
     assert get(node, U)["state"] == "running"
-    loser = next((one for one in ran if one.status), None)
-    if loser is not None:
-        assert loser.err.startswith(f"Unable to start VM {U}: first of 1 error: Command failed:")
+    assert min(one.status for one in ran) == 0
+    assert all(one.err.startswith(f"Unable to start VM {U}: ") for one in ran if one.status)
+
+
+def test_a_start_that_comes_too_late_has_zoneadm_say_so(node: node_module.Node) -> None:
+    create(node, payload())
+    with pytest.raises(failures.VmError) as caught:
+        power.boot(node.vms, U)
+    assert str(caught.value) == (
+        f"first of 1 error: Command failed: zone '{U}': zone is already booted\n"
+        f"zoneadm: zone '{U}': call to zoneadmd failed\n"
+    )
 
 
 def test_kill(node: node_module.Node) -> None:

@@ -41,7 +41,7 @@ def run(node: node_module.Node, *argv: str, stdin: str | bytes = b"") -> Ran:
     """Run a tool on the node."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     out, err = Stream(), Stream()
-    source: Any = io.BufferedReader(Stream(data))  # type: ignore[arg-type]
+    source: Any = io.BufferedReader(Stream(data))
     call = call_module.Call(list(argv), node, {}, "/", source, out, err)
     main = importlib.import_module(f"smartos_emulator.tools.{argv[0]}").main
     status = call.serve(main)
