@@ -9,7 +9,7 @@ import time
 import typing
 import urllib.parse
 
-from smartos_emulator import events
+from smartos_emulator import events, js
 
 if typing.TYPE_CHECKING:
     from smartos_emulator import node as node_module
@@ -144,4 +144,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 def text(document: typing.Any) -> str:
     """A document on one line, as JavaScript writes it."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return js.dumps(document)

@@ -34,6 +34,7 @@ _BUSY_SECONDS = 60.0
 _GUEST_BOOT = {"lx": 1.5, "bhyve": 0.3, "kvm": 3.0}
 _GUEST_SHUTDOWN = {"lx": 1.0, "bhyve": 4.0, "kvm": 4.0}
 _GUEST_SECONDS = 2.0
+_PREPARE_SECONDS = 3.0
 
 KEPT_STATES = ("configured", "incomplete", "installed")
 _RUNTIME = ("ready", "running", "shutting_down", "down")
@@ -42,6 +43,7 @@ _RUNTIME = ("ready", "running", "shutting_down", "down")
 _SCRIPT: dict[str, tuple[str, ...]] = {
     "provision": ("success", "failure", "never"),
     "shutdown": ("normal", "ignore"),
+    "prepare": ("success", "error", "never"),
     "boot_seconds": (),
     "shutdown_seconds": (),
 }
@@ -339,13 +341,33 @@ class Zones:
         """The guest boots; if it is to be provisioned, it says how that went."""
         self._node.clock.sleep(self._guest_seconds(zone, "boot_seconds", _GUEST_BOOT))
         outcome = self.behaviour(zone.name, "provision", "success")
-        if zone.generation != generation or outcome == "never":
+        if zone.generation != generation:
             return
+        if outcome != "never":
+            self._say_provisioned(zone, outcome)
+        self._run_operator_script(zone, generation)
+
+    def _say_provisioned(self, zone: Zone, outcome: str) -> None:
         folder = self.inside(zone.name).host("/var/svc")
         if os.path.lexists(folder / "provisioning"):
             os.replace(folder / "provisioning", folder / f"provision_{outcome}")
             with self._lock:
                 self._changed.notify_all()
+
+    def _run_operator_script(self, zone: Zone, generation: int) -> None:
+        """The script that imgadm gives a VM to prepare it: the guest says how it went."""
+        vm = self._node.vms.get(zone.name) or {}
+        outcome = self.behaviour(zone.name, "prepare", "success")
+        if "operator-script" not in vm.get("internal_metadata", {}) or outcome == "never":
+            return
+        for word in ("running", outcome):
+            self._node.clock.sleep(_PREPARE_SECONDS)
+            if zone.generation != generation:
+                return
+            known = (self._node.vms.get(zone.name) or {}).get("customer_metadata", {})
+            said = {**known, "prepare-image:state": word}
+            self._node.vms.write_metadata(zone.name, {"customer_metadata": said})
+        self.guest_shutdown(zone.name)
 
     def _guest_seconds(self, zone: Zone, key: str, usual: dict[str, float]) -> float:
         return float(self.behaviour(zone.name, key, str(usual.get(zone.brand, _GUEST_SECONDS))))

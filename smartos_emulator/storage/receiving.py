@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """zfs receive: from a stream to datasets and snapshots."""
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -125,38 +126,50 @@ class Receiving(accepting.Accepting):
     ) -> str:
         name, short = names.split(where)
         assert short is not None
-        with self.lock:
-            if why := names.fault(where, snapshot=True):
-                raise errors.StorageError("cannot receive", why)
-            if ancestors:
-                self._create_ancestors(name)
-            if wish.dry_run:
-                self.check_target(name, short, header, wish)
-            else:
-                target = self._target(name, short, header, wish)
-        if wish.progress:
-            word = "would receive" if wish.dry_run else "receiving"
-            what = "incremental" if header["from"] else "full"
-            wish.progress(f"{word} {what} stream of {header['to']} into {where}\n")
-        if wish.dry_run:
-            reader.skip()
-            return where
+        with contextlib.ExitStack() as claims:
+            with self.lock:
+                if why := names.fault(where, snapshot=True):
+                    raise errors.StorageError("cannot receive", why)
+                if ancestors:
+                    self._create_ancestors(name)
+                doing, base = self.check_target(name, short, header, wish)
+                if not wish.dry_run:
+                    target = self._target(name, short, header, wish, doing, base)
+                    claims.enter_context(self.reserve(name, why=doing))
+            if not wish.dry_run:
+                return self._receive_into(target, header, reader, wish)
+        _say(where, header, wish)
+        reader.skip()
+        return where
+
+    def _receive_into(
+        self,
+        target: accepting.Target,
+        header: dict[str, Any],
+        reader: framing.Reader,
+        wish: accepting.Wish,
+    ) -> str:
         try:
-            with self.reserve(name, why=target.doing):
-                arrival = self._arrive(target, header, reader, wish)
-                snap = self._arrived(target, header, arrival)
-                with self.lock:
-                    self._complete(target, header, snap, wish)
-        except BaseException as error:
-            self._give_up(target, wish, error)
+            _say(f"{target.dataset.name}@{target.short}", header, wish)
+            arrival = self._arrive(target, header, reader, wish)
+            snap = self._arrived(target, header, arrival)
+            with self.lock:
+                self._complete(target, header, snap, wish)
+        except BaseException:
+            self._give_up(target)
             raise
         self.tell("receive", snap.name)
         return snap.name
 
     def _target(
-        self, name: str, short: str, header: dict[str, Any], wish: accepting.Wish
+        self,
+        name: str,
+        short: str,
+        header: dict[str, Any],
+        wish: accepting.Wish,
+        doing: str,
+        base: model.Snapshot | None,
     ) -> accepting.Target:
-        doing, base = self.check_target(name, short, header, wish)
         dataset = self.datasets.get(name)
         if header["resume"]:
             assert dataset is not None
@@ -317,9 +330,7 @@ class Receiving(accepting.Accepting):
             f"    zfs send -t {target.dataset.partial['token']}"
         )
 
-    def _give_up(
-        self, target: accepting.Target, wish: accepting.Wish, error: BaseException
-    ) -> None:
+    def _give_up(self, target: accepting.Target) -> None:
         """Leave things as they were, except for what a resumable receive keeps."""
         dataset = target.dataset
         with self.lock:
@@ -426,3 +437,10 @@ class Receiving(accepting.Accepting):
         for dataset in [ds for ds in self.datasets.values() if ds.inconsistent]:
             if dataset.partial is None:
                 self._destroy_dataset(dataset)
+
+
+def _say(where: str, header: dict[str, Any], wish: accepting.Wish) -> None:
+    if wish.progress:
+        word = "would receive" if wish.dry_run else "receiving"
+        what = "incremental" if header["from"] else "full"
+        wish.progress(f"{word} {what} stream of {header['to']} into {where}\n")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots and what is made of them: clones, rollback, promotion, holds, and new names."""
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterable
@@ -25,17 +26,18 @@ class Snapshots(changes.Changes):
         properties: settings.Props | None = None,
     ) -> None:
         """Several snapshots: all are made, or none."""
-        with self.lock:
-            plan = [one for name in wanted for one in self._snapshot_tops(name, recursive)]
-            props = self._parsed(properties or {}, "snapshot", "cannot create snapshots ", new=True)
-            for dataset, short in plan:
-                self._check_snapshot(dataset, short)
-            fresh = [self._prepare(dataset, short, props) for dataset, short in plan]
-        datasets = [snap.dataset for snap in fresh]
-        with self.reserve(*(snap.name for snap in fresh), why="cannot create snapshots "):
-            with self.pin(*datasets):
-                for snap in fresh:
-                    self._freeze(snap)
+        doing = "cannot create snapshots "
+        with contextlib.ExitStack() as claims:
+            with self.lock:
+                plan = [one for name in wanted for one in self._snapshot_tops(name, recursive)]
+                props = self._parsed(properties or {}, "snapshot", doing, new=True)
+                for dataset, short in plan:
+                    self._check_snapshot(dataset, short)
+                fresh = [self._prepare(dataset, short, props) for dataset, short in plan]
+                claims.enter_context(self.reserve(*(snap.name for snap in fresh), why=doing))
+                claims.enter_context(self.pin(*(snap.dataset for snap in fresh)))
+            for snap in fresh:
+                self._freeze(snap)
             with self.lock:
                 self._publish_snapshots(fresh)
         for snap in fresh:
@@ -104,25 +106,21 @@ class Snapshots(changes.Changes):
     ) -> None:
         """zfs clone [-p] [-o prop=value] snapshot name"""
         doing = f"cannot create '{name}'"
-        with self.lock:
-            source = self.snap(snapshot)
-            kind = source.dataset.kind
-            if names.pool(name) != names.pool(snapshot) and names.pool(name) in self.datasets:
-                raise errors.StorageError(doing, "source and target pools differ")
-            self.check_new(name, doing, parents=parents)
-            if parents:
-                self._create_ancestors(name)
-            props = self._clone_properties(source, properties or {}, doing)
-            dataset = self._new(name, kind, props, doing, source)
-            source.pins += 1
-        try:
-            with self.reserve(name, why=doing):
-                self._clone_content(source, dataset)
+        with contextlib.ExitStack() as claims:
+            with self.lock:
+                source = self.snap(snapshot)
+                if names.pool(name) != names.pool(snapshot) and names.pool(name) in self.datasets:
+                    raise errors.StorageError(doing, "source and target pools differ")
+                self.check_new(name, doing, parents=parents)
+                if parents:
+                    self._create_ancestors(name)
+                props = self._clone_properties(source, properties or {}, doing)
+                dataset = self._new(name, source.dataset.kind, props, doing, source)
+                claims.enter_context(self.reserve(name, why=doing))
+                claims.enter_context(self.pin(source, self.datasets[names.parent(name) or ""]))
+            self._clone_content(source, dataset)
             with self.lock:
                 self._publish(dataset)
-        finally:
-            with self.lock:
-                source.pins -= 1
         self.tell("create", name)
         if mounted:
             self.mount_new(dataset)
@@ -338,7 +336,7 @@ class Snapshots(changes.Changes):
             )
         if new in self.datasets:
             raise errors.StorageError(doing, "dataset already exists")
-        if any(ds.pins for ds in self.walk(dataset)):
+        if any(ds.pins or ds.name in self._reserved for ds in self.walk(dataset)):
             raise errors.StorageError(doing, "dataset is busy")
         self.refuse_in_use(dataset)
         if parents:

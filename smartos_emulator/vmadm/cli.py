@@ -157,8 +157,13 @@ def _options(command: str) -> tuple[nopt.Types, nopt.Shorthands]:
 
 
 def _uncaught(text: str) -> str:
-    kind = "" if re.match(r"[A-Z][A-Za-z]*Error: ", text) else "TypeError: "
-    return f"Uncaught {kind}{text}"
+    """What the engine prints of an exception before it aborts; few are no TypeError."""
+    if re.match(r"[A-Z][A-Za-z]*Error: ", text):
+        return f"Uncaught {text}"
+    if re.search(r"\(\w+\) is required$", text):
+        return f"Uncaught AssertionError: {text}"
+    kind = "RangeError" if text.startswith("Maximum call stack") else "TypeError"
+    return f"Uncaught {kind}: {text}"
 
 
 def looks_like_uuid(word: str) -> bool:

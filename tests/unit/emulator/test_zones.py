@@ -179,3 +179,13 @@ def test_prctl_of_a_halted_zone(node: node_module.Node) -> None:
     assert ran.err == (
         f"prctl: {U}: No controllable process found in task, project, or zone.\n\n"
     )
+
+
+@pytest.mark.parametrize("outcome", ["success", "error"])
+def test_the_guest_runs_an_operator_script(node: node_module.Node, outcome: str) -> None:
+    run(node, "vmadm", "stop", U)
+    node.zones.script(U, prepare=outcome)
+    node.vms.update(U, {"set_internal_metadata": {"operator-script": "exit 0"}})
+    assert run(node, "vmadm", "start", U).status == 0
+    assert node.vms.wait_state(U, "stopped", 60)
+    assert get(node, U)["customer_metadata"] == {"prepare-image:state": outcome}

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated guests: what runs in a zone when somebody logs in."""
+
+from smartos_emulator.guest.shell import run
+
+__all__ = ["run"]
