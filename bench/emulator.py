@@ -2,6 +2,7 @@
 """What the emulated node costs: a tool's call, a look at a thousand VMs, twenty creates at once."""
 
 import concurrent.futures
+import json
 import os
 import pathlib
 import statistics
@@ -48,6 +49,8 @@ def _lookup(found: report.Report) -> None:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: nodes.create(node, payload), range(VMS)))
         lookup = [nodes.tool(node, "vmadm"), "lookup", "-j"]
+        if len(json.loads(nodes.run(lookup))) != VMS:
+            raise RuntimeError("vmadm lookup does not show every VM")
         times = [_seconds(lookup) for _ in range(5)]
     found.series["lookup of 1,000 VMs (s)"] = times
     median = statistics.median(times)

@@ -7,6 +7,7 @@ This is the simulated back end. Another one, with real guests, has the same publ
 import dataclasses
 import datetime
 import itertools
+import logging
 import os
 import pathlib
 import random
@@ -21,6 +22,8 @@ from smartos_emulator import zoneroot
 
 if typing.TYPE_CHECKING:
     from smartos_emulator import node as node_module
+
+LOG = logging.getLogger("smartos_emulator")
 
 NORMAL_EXIT = -1
 
@@ -440,12 +443,14 @@ class _Done:
 
 
 def _quietly(work: typing.Callable[[], None]) -> None:
-    """Run a thread's work; the node's end is no error."""
+    """Run a thread's work; the node's end is no error, and nobody waits for any other."""
 
     try:
         work()
     except call_module.Cancelled:
         return
+    except Exception:
+        LOG.warning("a zone went away under its guest", exc_info=True)
 
 
 MIB = 1 << 20

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Making and removing datasets."""
 
-from smartos_emulator.storage import content, errors, model, names, settings, units
+from smartos_emulator.storage import errors, model, names, settings, units
 
 _NEW_DATASET = 24 * 1024
 
@@ -269,7 +269,7 @@ class Changes(settings.Settings):
         line = [*snap.dataset.snapshots.values()]
         if snap.dataset.view is not snap.view and all(s.view is not snap.view for s in line):
             self.views.forget(snap.view.vid)
-        content.remove(self.snapshot_path(snap))
+        self.discard(self.snapshot_path(snap))
 
     def _destroy_dataset(self, dataset: model.Dataset) -> None:
         self.unmount(dataset)

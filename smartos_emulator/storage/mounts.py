@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Set
 
-from smartos_emulator.storage import content, errors, model, names, tree
+from smartos_emulator.storage import errors, model, names, tree
 
 # What SmartOS mounts by itself at boot, its mountpoint property being "legacy".
 _AT_BOOT = {"config": "/etc/zones", "opt": "/opt", "usbkey": "/usbkey", "var": "/var"}
@@ -176,13 +176,13 @@ class Mounts(tree.Tree):
 
     def remove_files(self, dataset: model.Dataset) -> None:
         """Remove everything that belongs to a dataset that the books have forgotten."""
-        content.remove(self.data_path(dataset))
-        content.remove(self.state / "receiving" / str(dataset.oid))
+        self.discard(self.data_path(dataset))
+        self.discard(self.state / "receiving" / str(dataset.oid))
         if dataset.kind == "volume":
-            self.device(dataset.name).unlink(missing_ok=True)
+            self.discard(self.device(dataset.name))
             self._drop_device_folder(names.parent(dataset.name))
         for snap in dataset.snapshots.values():
-            content.remove(self.snapshot_path(snap))
+            self.discard(self.snapshot_path(snap))
 
     def _drop_device_folder(self, name: str | None) -> None:
         while name:

@@ -136,6 +136,7 @@ class Receiving(accepting.Accepting):
                 if not wish.dry_run:
                     target = self._target(name, short, header, wish, doing, base)
                     claims.enter_context(self.reserve(name, why=doing))
+                    claims.enter_context(self.pin(*([base] if base else [])))
             if not wish.dry_run:
                 return self._receive_into(target, header, reader, wish)
         _say(where, header, wish)

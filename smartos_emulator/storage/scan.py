@@ -79,7 +79,13 @@ class Scanner:
         self.items[key] = views.Item(stamp, (self._store.extent(_DNODE + size, logical),))
 
     def _keep_chunks(self, key: str, size: int) -> None:
-        for index in range(-(-size // CHUNK)):
+        chunks = -(-size // CHUNK)
+        if chunks > len(self._old):  # mostly a hole: look at what there is
+            prefix = f"{key}\0"
+            kept = {name: item for name, item in self._old.items() if name.startswith(prefix)}
+            self.items.update(kept)
+            return
+        for index in range(chunks):
             if item := self._old.get(f"{key}\0{index}"):
                 self.items[f"{key}\0{index}"] = item
 

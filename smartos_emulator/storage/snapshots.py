@@ -224,7 +224,7 @@ class Snapshots(changes.Changes):
     def swap_in(self, dataset: model.Dataset, path: pathlib.Path) -> None:
         """What lies at path becomes the live content of an unmounted dataset."""
         place = self.device(dataset.name) if dataset.kind == "volume" else self.data_path(dataset)
-        content.remove(place)
+        self.discard(place)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.rename(path, place)
 

@@ -4,6 +4,7 @@
 import contextlib
 import datetime
 import functools
+import itertools
 import os
 import pathlib
 import random
@@ -70,6 +71,7 @@ class Tree:
         self.datasets: dict[str, model.Dataset] = {}
         self.by_guid: dict[int, set[model.Snapshot]] = {}
         self._reserved: set[str] = set()
+        self._discarded = itertools.count()
         self._journal = journal.Journal(state)
         self._meta: dict[str, Any] = {"oid": 100, "txg": 4, "extents": 0, "pools": {}}
         self._load()
@@ -253,6 +255,15 @@ class Tree:
                     node.pins -= 1
 
     # Paths
+
+    def discard(self, path: pathlib.Path) -> None:
+        """Take files away at once, and remove them when the lock is free again."""
+        trash = self.state / "restoring" / f"{path.name}.{next(self._discarded)}"
+        try:
+            os.rename(path, trash)
+        except FileNotFoundError:
+            return
+        self.lock.afterwards(functools.partial(content.remove, trash))
 
     def snapshot_path(self, snap: model.Snapshot) -> pathlib.Path:
         return self.state / "snapshots" / str(snap.oid)

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pathlib
+import weakref
 
 SECTOR = 512
 # An empty filesystem shows 24K, a fresh clone of it 1K, and a snapshot of it nothing.
@@ -89,6 +90,7 @@ class Store:
         numbers = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
         self._vids = itertools.count(max(numbers, default=0) + 1)
         self._numbers = itertools.count(1)
+        self._known: weakref.WeakValueDictionary[int, View] = weakref.WeakValueDictionary()
 
     def number_from(self, first: int) -> None:
         """Number new extents from here; a number is never used twice."""
@@ -108,7 +110,8 @@ class Store:
         return self._save({**items, _TOP_KEY: top})
 
     def get(self, vid: int) -> View:
-        return View(vid, self)
+        """The one object of a view: whether two datasets share it is asked by identity."""
+        return self._known.setdefault(vid, View(vid, self))
 
     def load(self, vid: int) -> dict[str, Item]:
         document = json.loads((self._directory / str(vid)).read_bytes())
@@ -135,7 +138,7 @@ class Store:
         temporary = path.with_suffix(".new")
         temporary.write_bytes(json.dumps(document, separators=(",", ":")).encode())
         os.replace(temporary, path)
-        return View(vid, self, items)
+        return self._known.setdefault(vid, View(vid, self, items))
 
 
 def _row(extent: Extent) -> tuple[int, int, int, int]:

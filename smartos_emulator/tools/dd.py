@@ -66,9 +66,11 @@ def _target(call: call_module.Call, operands: dict[str, str]) -> typing.Any:
         return _Kept(call.stdout)
     path = call.host_path(operands["of"])
     dataset = call.node.storage.dataset_at(path)
+    # A volume keeps its size, and what is not written over.
+    mode = "r+b" if operands["of"].startswith("/dev/zvol/") else "wb"
     try:
         return (
-            open(path, "wb") if dataset is None else counted.File(call.node.storage, dataset, path)
+            open(path, mode) if dataset is None else counted.File(call.node.storage, dataset, path)
         )
     except OSError as error:
         raise _unopened(operands["of"], error) from None

@@ -76,10 +76,11 @@ class Vms:
         if kept is None or zone is None:
             return None
         try:
-            return record.view(self.node, kept, zone)
+            return record.view(self.node, self.records.frozen(kept), zone)
         except (OSError, ValueError, storage.StorageError) as error:
             # Files come and go outside the locks; whoever moves them tells when that is over.
             LOG.debug("%s is seen without its datasets: %s", uuid, error)
+            kept = self.records.frozen(kept)
             return record.view(self.node, kept, zone, with_datasets=False)
 
     def _storage_changed(self, _kind: str, name: str) -> None:
@@ -138,7 +139,8 @@ class Vms:
         """Set values in a VM's configuration."""
         kept = self.records.get(uuid)
         if kept is not None:
-            kept.config |= values
+            with self.records.lock:
+                kept.config |= values
             self.records.save(kept)
 
     def write_metadata(self, uuid: str, documents: Vm) -> None:

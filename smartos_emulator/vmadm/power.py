@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting and stopping VMs, and what else is done to running ones."""
 
+import contextlib
 import re
 import signal
 import typing
@@ -106,7 +107,7 @@ def stop(
         raise _not_running(vm)
     try:
         _stopper(vm)(vms, vm, timeout)
-    except (failures.VmError, zones.ZoneError) as error:
+    except failures.VmError as error:
         raise failures.several(error) from None
     vms.wait(lambda: _is_down(vms.get(uuid)), _VMINFOD_SECONDS)
 
@@ -135,14 +136,14 @@ def _stop_docker(vms: "lifecycle.Vms", vm: Vm, timeout: float | None) -> None:
     if not _comes_down(vms, vm, timeout or _DOCKER_STOP_SECONDS):
         vms.node.zones.kill(vm["uuid"], signal.SIGKILL)
         if not _comes_down(vms, vm, _DOCKER_STOP_SECONDS):
-            vms.node.zones.halt(vm["uuid"])
+            _pull_plug(vms, vm)
 
 
 def _stop_bhyve(vms: "lifecycle.Vms", vm: Vm, timeout: float | None) -> None:
     """The hypervisor turns the signal into a press of the guest's power button."""
     vms.node.zones.kill(vm["uuid"], signal.SIGTERM)
     if not _comes_down(vms, vm, timeout or _HVM_STOP_SECONDS):
-        vms.node.zones.halt(vm["uuid"])
+        _pull_plug(vms, vm)
 
 
 def _stop_kvm(vms: "lifecycle.Vms", vm: Vm, timeout: float | None) -> None:
@@ -151,7 +152,7 @@ def _stop_kvm(vms: "lifecycle.Vms", vm: Vm, timeout: float | None) -> None:
     vms.node.zones.guest_shutdown(vm["uuid"])
     try:
         if not _comes_down(vms, vm, seconds):
-            vms.node.zones.halt(vm["uuid"])
+            _pull_plug(vms, vm)
     finally:
         vms.end_transition(vm["uuid"])
 
@@ -163,6 +164,12 @@ def _stop_zone(vms: "lifecycle.Vms", vm: Vm, timeout: float | None) -> None:
         )
     vms.node.zones.guest_shutdown(vm["uuid"])
     if not _comes_down(vms, vm, _STOP_SECONDS):
+        _pull_plug(vms, vm)
+
+
+def _pull_plug(vms: "lifecycle.Vms", vm: Vm) -> None:
+    """Halt a zone that did not go down in time; that it just did is as good."""
+    with contextlib.suppress(zones.ZoneError):
         vms.node.zones.halt(vm["uuid"])
 
 

@@ -112,7 +112,7 @@ class Records:
         self._node = node
         self._folder: pathlib.Path = node.path("/etc/zones")
         self._records: dict[str, Record] = {}
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         for path in sorted(self._folder.glob("*.json")):
             if not path.name.endswith("-receiving.json"):
                 made = Record.from_json(state.File(path).load())
@@ -121,17 +121,22 @@ class Records:
     def get(self, uuid: str) -> Record | None:
         return self._records.get(uuid)
 
+    def frozen(self, record: Record) -> Record:
+        """A record as it is now, for one who may change it."""
+        with self.lock:
+            return dataclasses.replace(record, config=copy.deepcopy(record.config))
+
     def uuids(self) -> list[str]:
         return list(self._records)
 
     def add(self, record: Record) -> None:
-        with self._lock:
+        with self.lock:
             self._records[record.uuid] = record
         self.save(record)
 
     def save(self, record: Record) -> None:
         """Write a record; vminfod sees it."""
-        with self._lock:
+        with self.lock:
             if record.uuid not in self._records:
                 return
             record.modified = int(self._node.clock.now().timestamp())
@@ -139,7 +144,7 @@ class Records:
         self._node.events.refresh(record.uuid)
 
     def remove(self, uuid: str) -> None:
-        with self._lock:
+        with self.lock:
             self._records.pop(uuid, None)
             self._file(uuid).delete()
         self._node.events.refresh(uuid)
@@ -196,7 +201,7 @@ def view(
 
 
 def _configured(record: Record) -> Vm:
-    vm = copy.deepcopy(record.config)
+    vm = record.config
     if record.provisioning:
         vm = _insert(vm, "v", {"provisioning": True})
     if record.transition:

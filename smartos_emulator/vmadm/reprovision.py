@@ -121,9 +121,10 @@ def _replace_disk(vms: "lifecycle.Vms", vm: Vm, image: str) -> None:
         store.clone(snapshot, volumes.name_of(disk))
     kept = vms.records.get(vm["uuid"])
     if kept is not None:
-        for one in kept.config["disks"]:
-            if one["path"] == disk["path"]:
-                one["image_uuid"] = image
+        with vms.records.lock:
+            for one in kept.config["disks"]:
+                if one["path"] == disk["path"]:
+                    one["image_uuid"] = image
         vms.records.save(kept)
     vms.end_transition(vm["uuid"])
     if vm["autoboot"]:

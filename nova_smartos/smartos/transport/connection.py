@@ -24,6 +24,7 @@ CHANNEL_SECONDS = 20.0
 KEEPALIVE_SECONDS = 15
 #: A connection whose bytes nobody acknowledges for so long is dead.
 DEAD_SECONDS = 60
+CLOSE_SECONDS = 5.0
 WINDOW_BYTES = 4 * 2**20
 PACKET_BYTES = 2**15
 
@@ -115,6 +116,15 @@ class Wire(paramiko.Transport):
         finally:
             for watcher in list(self.watchers.values()):
                 watcher.lost()
+
+    def close(self) -> None:
+        # paramiko would close the socket while its thread reads from it: let that end first
+        if self.is_alive() and self is not threading.current_thread():
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+            self.join(CLOSE_SECONDS)
+        super().close()
+        self.sock.close()
 
     def ask(self) -> int:
         """Ask the server for a sign of life; return what `answers` will be once it came."""

@@ -44,9 +44,17 @@ def test_the_options_show_in_the_node(node):
 
 
 def test_every_tool_is_an_executable(node):
-    for name in tools.NAMES:
-        assert os.access(f"{node.tools}/{name}", os.X_OK), name
-    assert sorted(os.listdir(node.tools)) == sorted(tools.NAMES)
+    expected = {*tools.NAMES, "pfexec"}
+    assert set(os.listdir(node.tools)) == expected
+    assert all(os.access(f"{node.tools}/{name}", os.X_OK) for name in expected)
+
+
+def test_pfexec_runs_a_tool(node):
+    path = f"{node.tools}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["pfexec", "hostname"], env={"PATH": path}, capture_output=True, timeout=SECONDS, check=True
+    )
+    assert done.stdout == b"nst\n"
 
 
 @pytest.mark.parametrize("name", tools.NAMES)

@@ -317,6 +317,23 @@ def test_everything_is_there_after_a_restart(pool, tmp_path):
     again.close()
 
 
+def test_a_snapshot_keeps_what_it_has_when_its_source_changes_after_a_restart(pool, tmp_path):
+    pool.create("zones/a")
+    write(pool, "zones/a", "f", b"1" * 5000)
+    pool.snapshot("zones/a@s")
+    pool.close()
+    again = storage_node.make(tmp_path)
+    write(again, "zones/a", "f", b"2" * 5000)
+    assert again.number("zones/a", "written") > 5000
+    again.close()
+    once_more = storage_node.make(tmp_path)
+    assert once_more.number("zones/a@s", "used") > 5000
+    once_more.rollback("zones/a@s")
+    once_more.destroy("zones/a@s")
+    assert once_more.number("zones/a", "referenced") > 5000
+    once_more.close()
+
+
 def _next_txg(pool):
     pool.create("zones/later")
     return pool.number("zones/later", "createtxg")
