@@ -15,6 +15,7 @@ if typing.TYPE_CHECKING:
 Vm = dict[str, typing.Any]
 
 _CHUNK = 1 << 17
+_PIECE = 1 << 25
 
 
 class Failed(Exception):
@@ -81,20 +82,32 @@ def copy(source: typing.BinaryIO, *targets: typing.BinaryIO) -> None:
 
 
 class _Counted(io.RawIOBase):
-    """A file being written, whose size the zone's dataset is asked about as it grows."""
+    """A file being written; its dataset is asked for room, in ever larger pieces."""
 
     def __init__(self, process: Process, file: typing.BinaryIO) -> None:
         self._process = process
         self._file = file
+        self._written = 0
+        self._granted = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: typing.Any) -> int:
         size = len(data)
-        self._process.node.storage.check(self._process.dataset(), size)
+        if size > self._granted:
+            self._ask(size)
         self._file.write(data)
+        self._written += size
+        self._granted -= size
         return size
+
+    def _ask(self, size: int) -> None:
+        """Accounting reads what was written: so the more there is, the rarer it must be."""
+        self._file.flush()
+        storage, name = self._process.node.storage, self._process.dataset()
+        storage.check(name, size)
+        self._granted = min(storage.number(name, "available"), max(_PIECE, self._written))
 
     def close(self) -> None:
         if not self.closed:

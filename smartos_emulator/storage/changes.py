@@ -259,24 +259,20 @@ class Changes(settings.Settings):
         if dataset in doomed:
             return
         del dataset.snapshots[snap.short]
-        self.forget_snapshot(snap)
+        self.by_guid[snap.guid].discard(snap)
+        self.retire(dataset, snap.view)
         self.touched(dataset)
         self.commit(dataset)
-
-    def forget_snapshot(self, snap: model.Snapshot) -> None:
-        """Drop a snapshot's view and files, once its dataset has let go of it."""
-        self.by_guid[snap.guid].discard(snap)
-        line = [*snap.dataset.snapshots.values()]
-        if snap.dataset.view is not snap.view and all(s.view is not snap.view for s in line):
-            self.views.forget(snap.view.vid)
         self.discard(self.snapshot_path(snap))
 
     def _destroy_dataset(self, dataset: model.Dataset) -> None:
         self.unmount(dataset)
         self.empty_place(dataset)
-        for clone_snap in dataset.snapshots.values():
-            self.by_guid[clone_snap.guid].discard(clone_snap)
-            self.views.forget(clone_snap.view.vid)
+        for snap in dataset.snapshots.values():
+            self.by_guid[snap.guid].discard(snap)
+        seen = {snap.view.vid for snap in dataset.snapshots.values()} | {dataset.view.vid}
+        shared = {dataset.origin.view.vid} if dataset.origin else set[int]()
+        self.retired += seen - shared
         for node in self.up(dataset):
             node.used = None
         self._unindex(dataset)
@@ -284,7 +280,6 @@ class Changes(settings.Settings):
         if origin:
             origin.clones.discard(dataset)
         self.commit(drop=[dataset])
-        self.views.forget(dataset.view.vid)
         self.remove_files(dataset)
         if origin and origin.deferred and not origin.clones and not origin.holds:
             self._destroy_snapshot(origin, set(), defer=False)

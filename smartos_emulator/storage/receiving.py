@@ -251,6 +251,8 @@ class Receiving(accepting.Accepting):
         wish: accepting.Wish,
     ) -> arriving.Arrival:
         dataset, path = target.dataset, self._arriving(target.dataset)
+        if header["resume"] and header["resume"] != [0, 0] and not path.exists():
+            raise errors.StorageError(target.doing, "invalid backup stream")
         if not header["resume"] or not path.exists():
             self._lay_base(target, header)
         arrival = arriving.Arrival(path, dataset.kind)

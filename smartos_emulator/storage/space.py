@@ -79,12 +79,17 @@ class Space(mounts.Mounts):
                 return
 
     def set_view(self, dataset: model.Dataset, view: views.View) -> None:
-        """Replace the live view; the books forget the old one when nobody else has it."""
+        """Replace the live view."""
         old = dataset.view
         dataset.view = view
         self.touched(dataset)
-        if all(snap.view is not old for snap in dataset.snapshots.values()):
-            self.views.forget(old.vid)
+        self.retire(dataset, old)
+
+    def retire(self, dataset: model.Dataset, view: views.View) -> None:
+        """Forget a view that a dataset had, once that is written down, if it was the last to."""
+        others: list[model.Node] = [dataset, *dataset.snapshots.values(), dataset.origin or dataset]
+        if all(one.view is not view for one in others):
+            self.retired.append(view.vid)
 
     def touched(self, dataset: model.Dataset) -> None:
         """Forget cached sums of a dataset, its clones and all ancestors."""

@@ -71,6 +71,7 @@ class Tree:
         self.datasets: dict[str, model.Dataset] = {}
         self.by_guid: dict[int, set[model.Snapshot]] = {}
         self._reserved: set[str] = set()
+        self.retired: list[int] = []
         self._discarded = itertools.count()
         self._journal = journal.Journal(state)
         self._meta: dict[str, Any] = {"oid": 100, "txg": 4, "extents": 0, "pools": {}}
@@ -158,6 +159,8 @@ class Tree:
         put: dict[str, Any] = {str(dataset.oid): dataset.to_json() for dataset in changed}
         put["meta"] = dict(self._meta)
         self._journal.commit(put, tuple(str(dataset.oid) for dataset in drop))
+        while self.retired:
+            self.views.forget(self.retired.pop())
 
     def next_oid(self) -> int:
         self._meta["oid"] += 1

@@ -3,7 +3,6 @@
 
 import concurrent.futures
 import contextlib
-import copy
 import dataclasses
 import hashlib
 import io
@@ -16,15 +15,6 @@ import typing
 from tests import emulated
 
 SECONDS = 120
-# What a vm object shows and a payload cannot say, or says in another way.
-_SHOWN_ONLY = {
-    *("boot_timestamp", "create_timestamp", "datasets", "device", "exit_status", "exit_timestamp"),
-    *("free_space", "hvm", "init_restarts", "last_modified", "pid", "platform_buildstamp"),
-    *("server_uuid", "snapshots", "state", "transition_expire", "transition_to", "v"),
-    *("zfs_filesystem", "zlog_mode", "zlog_name", "zone_state", "zonedid", "zoneid", "zonename"),
-    *("zonepath", "failed"),
-}
-_DISK_SHOWN_ONLY = {"path", "zfs_filesystem", "compression", "refreservation", "block_size"}
 _KIND_OF_TYPE = {"zone-dataset": "zone", "lx-dataset": "lx", "zvol": "zvol"}
 
 
@@ -139,15 +129,9 @@ class World:
     def uuids(self) -> list[str]:
         return self.must("vmadm", "lookup").stdout.split()
 
-    def make_vm(self, vm: dict[str, typing.Any], state: str | None = None) -> None:
-        """Create a VM that looks like the recorded one, in its state."""
-        state = state or vm.get("state", "running")
-        payload = payload_of(vm)
-        payload["autoboot"] = state == "running"
-        self.must("vmadm", "create", document=payload)
-        if snapshots := vm.get("snapshots"):
-            for snapshot in reversed(snapshots):
-                self.must("vmadm", "create-snapshot", vm["uuid"], snapshot["name"])
+    def fault(self, *words: str) -> None:
+        """`smartos-emulator fault DIR WORDS…`."""
+        self.node.command("fault", str(self.node.directory), *words)
 
     def remove_vm(self, uuid: str) -> None:
         """Delete a VM, protected or not."""
@@ -156,22 +140,6 @@ class World:
         protected = ("indestructible_zoneroot", "indestructible_delegated")
         self.must("vmadm", "update", uuid, document=dict.fromkeys(protected, False))
         self.must("vmadm", "delete", uuid)
-
-
-def payload_of(vm: dict[str, typing.Any]) -> dict[str, typing.Any]:
-    """What `vmadm create` is told to make a VM that looks like `vm`."""
-    payload = {key: value for key, value in copy.deepcopy(vm).items() if key not in _SHOWN_ONLY}
-    payload["delegate_dataset"] = bool(vm.get("datasets"))
-    if vm["brand"] in ("kvm", "bhyve"):
-        del payload["delegate_dataset"]
-    for disk in payload.get("disks", ()):
-        for key in _DISK_SHOWN_ONLY & set(disk):
-            del disk[key]
-        if "image_uuid" in disk:
-            disk.pop("size", None)
-    for nic in payload.get("nics", ()):
-        nic.pop("gateway", None)
-    return payload
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import pytest
 from smartos_emulator import storage
 from tests.unit.emulator import storage_node
 
-STEPS = 60
+STEPS = 40
 
 
 class Life:
@@ -161,11 +161,10 @@ class Life:
         assert sum(extent.size for extent in everything.values()) == total
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_content_and_sums_hold_through_a_long_life(tmp_path, seed):
     life = Life(tmp_path, seed)
     for _ in range(STEPS):
         life.step()
         life.check()
-    assert len(life.files) > 3
     life.pool.close()

@@ -87,7 +87,7 @@ def test_snapshot_refusals(node: node_module.Node) -> None:
 
 def sent(node: node_module.Node, name: str) -> bytes:
     out = vm_node.Stream()
-    bundle.send(node.vms, name, out)  # type: ignore[arg-type]
+    bundle.send(node.vms, name, out)
     return out.getvalue()
 
 
@@ -156,11 +156,11 @@ def test_a_receive_that_takes_too_long_is_finished_by_install(
 
     class Slow(io.BytesIO):
         def readinto(self, buffer: Any) -> int:
-            other.clock.sleep(40)
+            other.clock.sleep(70)
             return super().readinto(memoryview(buffer)[:4096])
 
     with pytest.raises(Exception, match="first of 2 errors: vminfod watchForEvent"):
-        bundle.receive(other.vms, io.BufferedReader(Slow(stream)))  # type: ignore[arg-type]
+        bundle.receive(other.vms, io.BufferedReader(Slow(stream)))
     vm = get(other, U)
     assert (vm["state"], vm["zone_state"]) == ("receiving", "configured")
     assert run(other, "vmadm", "install", U).err == f"Successfully installed VM {U}\n"

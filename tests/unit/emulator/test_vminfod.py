@@ -105,7 +105,7 @@ def test_the_stream_of_events(node: node_module.Node) -> None:
     assert (made["vm"]["state"], made["vm"]["zone_state"]) == ("configured", "configured")
     assert "quota" not in made["vm"]
     run(node, "vmadm", "delete", U)
-    kinds = []
+    kinds: list[str] = []
     while not kinds or kinds[-1] != "delete":
         kinds.append(json.loads(answer.readline())["type"])
     assert set(kinds) == {"modify", "delete"}

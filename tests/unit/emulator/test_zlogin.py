@@ -127,10 +127,10 @@ def test_who_and_where(node: node_module.Node) -> None:
 def test_a_guest_goes_down_by_itself(node: node_module.Node) -> None:
     create(node, payload(3))
     assert run(node, "zlogin", uuid(3), "reboot").status == 0
-    assert node.vms.wait(lambda: (node.vms.get(uuid(3)) or {}).get("zoneid") == 3, 60)
-    assert node.vms.wait_state(uuid(3), "running", 60)
+    assert node.vms.wait(lambda: (node.vms.get(uuid(3)) or {}).get("zoneid") == 3, 6000)
+    assert node.vms.wait_state(uuid(3), "running", 6000)
     assert run(node, "zlogin", uuid(3), "shutdown", "-y", "-g", "0", "-i", "5").status == 0
-    assert node.vms.wait_state(uuid(3), "stopped", 60)
+    assert node.vms.wait_state(uuid(3), "stopped", 6000)
     assert get(node, uuid(3))["autoboot"] is True
 
 

@@ -187,5 +187,5 @@ def test_the_guest_runs_an_operator_script(node: node_module.Node, outcome: str)
     node.zones.script(U, prepare=outcome)
     node.vms.update(U, {"set_internal_metadata": {"operator-script": "exit 0"}})
     assert run(node, "vmadm", "start", U).status == 0
-    assert node.vms.wait_state(U, "stopped", 60)
+    assert node.vms.wait_state(U, "stopped", 6000)
     assert get(node, U)["customer_metadata"] == {"prepare-image:state": outcome}

@@ -13,7 +13,7 @@ from typing import Any
 from smartos_emulator import call as call_module
 from smartos_emulator import node as node_module
 
-SPEED = 400.0
+SPEED = 150.0
 ZONE = "b1f0a000-0000-4000-8000-000000000001"
 LX = "b1f0a000-0000-4000-8000-000000000002"
 DISK = "b1f0a000-0000-4000-8000-000000000003"

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making a VM that looks like a recorded one, whether a payload or a vm object tells of it."""
+
+import copy
+import re
+import subprocess
+import typing
+
+from tests.conformance import world
+
+Vm = dict[str, typing.Any]
+
+# What a vm object shows and a payload cannot say, or says in another way.
+_SHOWN_ONLY = {
+    *("boot_timestamp", "create_timestamp", "datasets", "device", "exit_status", "exit_timestamp"),
+    *("free_space", "hvm", "init_restarts", "last_modified", "pid", "platform_buildstamp"),
+    *("server_uuid", "snapshots", "state", "transition_expire", "transition_to", "v", "type"),
+    *("zfs_filesystem", "zlog_mode", "zlog_name", "zone_state", "zonedid", "zoneid", "zonename"),
+    *("zonepath", "failed", "provisioning"),
+}
+_DISK_DEFAULTS = {"compression": "off", "block_size": 8192}
+_DISK_SHOWN_ONLY = ("path", "zfs_filesystem", "refreservation")
+_VOLUMES = "/dev/zvol/rdsk/"
+_SEED_PATH = "cloudinit_nocloud_path"
+# what `vmadm receive` takes for a broken bundle, so that it leaves what has come
+_GARBAGE = b"?" * 512
+
+
+def make(node: world.World, vm: Vm, state: str | None = None) -> None:
+    """Create `vm` and bring it to its state."""
+    state = state or state_of(vm)
+    payload, added = _disks_apart(payload_of(vm), vm)
+    later = _create(node, vm, payload, state)
+    for key in later:
+        node.must("vmadm", "update", vm["uuid"], document={key: vm[key]})
+    for disk in added:
+        node.must("vmadm", "update", vm["uuid"], document={"add_disks": [disk]})
+    if fillers := [path for path in _paths(node, vm) if path not in _wanted_paths(vm)]:
+        node.must("vmadm", "update", vm["uuid"], document={"remove_disks": fillers})
+    for snapshot in reversed(vm.get("snapshots", ())):
+        node.must("vmadm", "create-snapshot", vm["uuid"], snapshot["name"])
+    _power(node, vm, state)
+
+
+def payload_of(vm: Vm) -> Vm:
+    """What `vmadm create` is told to make a VM that looks like `vm`."""
+    payload = {key: value for key, value in copy.deepcopy(vm).items() if key not in _SHOWN_ONLY}
+    if _is_shown(vm) and vm["brand"] not in ("kvm", "bhyve"):
+        payload["delegate_dataset"] = bool(vm.get("datasets"))
+    for nic in payload.get("nics") or ():
+        nic.pop("gateway", None)
+    seed = (payload.get("internal_metadata") or {}).pop(_SEED_PATH, None)
+    if "disks" in payload and _is_shown(vm):
+        kept = [disk for disk in payload["disks"] if disk.get("path") != seed]
+        payload["disks"] = [_disk_payload(disk) for disk in kept]
+    return payload
+
+
+def state_of(vm: Vm) -> str:
+    """The state that a vm object shows, or that a payload leads to."""
+    return str(vm.get("state") or ("stopped" if vm.get("autoboot") is False else "running"))
+
+
+def late_keys(shown: Vm, built: Vm) -> list[str]:
+    """The keys that were set after `shown` was created: they stand behind their usual place."""
+    place = {key: number for number, key in enumerate(built)}
+    common = [key for key in shown if key in place]
+    return [
+        key
+        for number, key in enumerate(common)
+        if any(place[other] > place[key] for other in common[:number])
+    ]
+
+
+def _is_shown(vm: Vm) -> bool:
+    return "zonename" in vm
+
+
+def _disk_payload(disk: Vm) -> Vm:
+    if not disk["path"].startswith(_VOLUMES):
+        return disk
+    defaults = {key for key, value in _DISK_DEFAULTS.items() if disk.get(key) == value}
+    kept = {k: v for k, v in disk.items() if k not in _DISK_SHOWN_ONLY and k not in defaults}
+    if "image_uuid" in kept and kept.get("size") == kept.get("image_size"):
+        kept.pop("size", None)
+    return kept
+
+
+def _disks_apart(payload: Vm, vm: Vm) -> tuple[Vm, list[Vm]]:
+    """The payload with the disks that creation makes, and those that an update added.
+
+    Creation gives each disk a medium, an update does not. Where a disk was removed, one that
+    fills its place is made first, so that the next ones get their numbers.
+    """
+    paths = [disk.get("path", "") for disk in payload.get("disks") or ()]
+    if not _is_shown(vm) or not paths or any(paths):
+        return payload, []
+    slots: dict[int, Vm] = {}
+    seed = (vm.get("internal_metadata") or {}).get(_SEED_PATH)
+    shown = [disk for disk in vm["disks"] if disk["path"] != seed]
+    for disk, plain in zip(shown, payload["disks"], strict=False):
+        slots[_number(disk["path"])] = plain
+    used = {disk.get("pci_slot") for disk in slots.values()}
+    row = [slots.get(number) or _filler(number, used) for number in range(max(slots) + 1)]
+    cut = next((at for at, disk in enumerate(row) if "media" not in disk), len(row))
+    return {**payload, "disks": row[:cut]}, row[cut:]
+
+
+def _filler(number: int, used: set[typing.Any]) -> Vm:
+    slot = f"0:4:{number}"
+    filler = {"size": 1, "model": "virtio", "media": "disk", "boot": False}
+    return filler if used == {None} or slot in used else {**filler, "pci_slot": slot}
+
+
+def _number(path: str) -> int:
+    found = re.search(r"disk(\d+)$", path)
+    return int(found[1]) if found else 0
+
+
+def _wanted_paths(vm: Vm) -> set[str]:
+    return {disk["path"] for disk in vm.get("disks") or () if "path" in disk}
+
+
+def _paths(node: world.World, vm: Vm) -> list[str]:
+    if not _is_shown(vm) or not vm.get("disks"):
+        return []
+    return [disk["path"] for disk in (node.vm(vm["uuid"]) or {}).get("disks", ())]
+
+
+def _create(node: world.World, vm: Vm, payload: Vm, state: str) -> list[str]:
+    """Create the VM; the keys that are still to be set, for they were set later."""
+    booted = state in ("running", "failed") or "exit_timestamp" in vm
+    payload["autoboot"] = booted
+    if state == "failed":
+        node.fault("guest", vm["uuid"], "provision=never")
+        node.run("vmadm", "create", document=payload)
+        return []
+    node.must("vmadm", "create", document=payload)
+    built = node.vm(vm["uuid"]) if _is_shown(vm) else None
+    later = [key for key in late_keys(vm, built) if key in payload] if built else []
+    if later:
+        node.remove_vm(vm["uuid"])
+        for key in later:
+            del payload[key]
+        node.must("vmadm", "create", document=payload)
+    return later
+
+
+def _power(node: world.World, vm: Vm, state: str) -> None:
+    """Bring a VM that was just made to its state, with the autoboot that it shows."""
+    uuid = vm["uuid"]
+    if state == "receiving":
+        return receiving(node, uuid)
+    here = node.vm(uuid) or {}
+    if here.get("state") == "running" and state == "stopped":
+        node.must("vmadm", "stop", uuid, *(["-F"] if vm.get("exit_status") else []))
+    elif here.get("state") == "stopped" and state == "running":
+        node.must("vmadm", "start", uuid)
+    wanted = vm.get("autoboot", state == "running")
+    if _is_shown(vm) and (node.vm(uuid) or {}).get("autoboot") != wanted:
+        node.must("vmadm", "update", uuid, document={"autoboot": wanted})
+
+
+def bundle(node: world.World, uuid: str) -> bytes:
+    """What `vmadm send` writes of a VM, which is deleted then."""
+    with subprocess.Popen([f"{node.node.tools}/vmadm", "send", uuid], **_QUIET) as sending:
+        content: bytes = sending.communicate(timeout=world.SECONDS)[0]
+    node.remove_vm(uuid)
+    return content
+
+
+def receiving(node: world.World, uuid: str) -> None:
+    """Have a VM received but not installed: its bundle breaks off after the last dataset."""
+    content = bundle(node, uuid)
+    with subprocess.Popen([f"{node.node.tools}/vmadm", "receive"], **_QUIET) as process:
+        process.communicate(content + _GARBAGE, timeout=world.SECONDS)
+
+
+_QUIET: dict[str, typing.Any] = {
+    "stdin": subprocess.PIPE,
+    "stdout": subprocess.PIPE,
+    "stderr": subprocess.DEVNULL,
+}
