@@ -11,6 +11,7 @@ import logging
 import os
 import pathlib
 import random
+import re
 import signal
 import threading
 import time
@@ -102,6 +103,7 @@ class Zones:
         self._load()
         last = max((zone.did for zone in self._zones.values()), default=0)
         self._dids = itertools.count(last + 1)
+        node.storage.in_use = self._holds
 
     def _load(self) -> None:
         folder = self._node.dir / "state" / "zones"
@@ -147,6 +149,13 @@ class Zones:
             return self._node.storage.directory(snapshot) / "root"
 
         return zoneroot.Root(self.root(name), mounted)
+
+    def _holds(self, dataset: str) -> bool:
+        """Whether a zone that is up lives on a dataset; asked with the storage's lock held."""
+        pool, *rest = dataset.split("/")
+        name = (rest[1:] if rest[:1] == ["cores"] else rest)[:1]
+        zone = self._zones.get(re.sub(r"-disk\d+$", "", name[0])) if name else None
+        return zone is not None and zone.state in _RUNTIME and zone.path.startswith(f"/{pool}/")
 
     def hostname(self, name: str) -> str:
         vm = self._node.vms.get(name) or {}
@@ -361,14 +370,14 @@ class Zones:
         """The script that imgadm gives a VM to prepare it: the guest says how it went."""
         vm = self._node.vms.get(zone.name) or {}
         outcome = self.behaviour(zone.name, "prepare", "success")
-        if "operator-script" not in vm.get("internal_metadata", {}) or outcome == "never":
+        if "operator-script" not in (vm.get("internal_metadata") or {}) or outcome == "never":
             return
         for word in ("running", outcome):
             self._node.clock.sleep(_PREPARE_SECONDS)
             if zone.generation != generation:
                 return
-            known = (self._node.vms.get(zone.name) or {}).get("customer_metadata", {})
-            said = {**known, "prepare-image:state": word}
+            known = (self._node.vms.get(zone.name) or {}).get("customer_metadata")
+            said = {**(known or {}), "prepare-image:state": word}
             self._node.vms.write_metadata(zone.name, {"customer_metadata": said})
         self.guest_shutdown(zone.name)
 

@@ -33,7 +33,8 @@ def _metadata_of(vm: Vm, key: str) -> Vm:
     """Passwords, and keys in the VM's own namespaces, are kept where customers cannot write."""
     spaces = vm.get("internal_metadata_namespaces", [])
     internal = key.endswith("_pw") or any(key.startswith(f"{space}:") for space in spaces)
-    return vm.get("internal_metadata" if internal else "customer_metadata", {})
+    value = vm.get("internal_metadata" if internal else "customer_metadata")
+    return value if isinstance(value, dict) else {}
 
 
 def _synthesized(vm: Vm, name: str) -> str | None:
@@ -43,7 +44,7 @@ def _synthesized(vm: Vm, name: str) -> str | None:
             {"linklocal": False, "dst": where, "gateway": via}
             for where, via in vm.get("routes", {}).items()
         ],
-        "operator-script": lambda vm: vm.get("internal_metadata", {}).get("operator-script"),
+        "operator-script": lambda vm: (vm.get("internal_metadata") or {}).get("operator-script"),
     }
     value = made[name](vm) if name in made else vm.get(name)
     if value is None:
@@ -73,7 +74,7 @@ def _change_metadata(process: process_module.Process, key: str, value: str | Non
     if key.startswith("sdc:") or known is vm.get("internal_metadata"):
         raise process_module.Failed(f"Cannot update '{key}'")
     with process.node.vms.lock(process.zone.uuid):
-        fresh = dict((process.vm()).get("customer_metadata", {}))
+        fresh = dict(process.vm().get("customer_metadata") or {})
         fresh.pop(key, None)
         if value is not None:
             fresh[key] = value
@@ -82,7 +83,7 @@ def _change_metadata(process: process_module.Process, key: str, value: str | Non
 
 
 def _mdata_list(process: process_module.Process) -> int:
-    process.out("".join(f"{key}\n" for key in process.vm().get("customer_metadata", {})))
+    process.out("".join(f"{key}\n" for key in process.vm().get("customer_metadata") or {}))
     return 0
 
 

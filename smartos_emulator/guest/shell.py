@@ -4,23 +4,30 @@
 import contextlib
 import dataclasses
 import re
-import shlex
 import typing
 
 from smartos_emulator import zones
-from smartos_emulator.guest import files, metadata, system
+from smartos_emulator.guest import files, metadata, script, system
 from smartos_emulator.guest import process as process_module
 
 if typing.TYPE_CHECKING:
     from smartos_emulator import call as call_module
 
 _NOT_FOUND = 127
+_JOINTS = (";", "\n", "&&", "||")
+_END = script.Token("end", operator=True)
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_KEYWORDS = ("!", "case", "cd", "export", "for", "function", "if", "set", "until", "while", "{")
 _FOLDERS = ("/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/", "/native/usr/sbin/", "/opt/local/bin/")
 
 
-def run(call: "call_module.Call", zone: zones.Zone, argv: list[str]) -> int:
-    """Run a command in a running zone on the caller's streams; its exit status."""
+def run(call: "call_module.Call", zone: zones.Zone, words: list[str]) -> int:
+    """Run a command in a running zone on the caller's streams; its exit status.
+
+    A shell in the zone reads the words, joined by blanks. Without words it reads standard input.
+    """
     root = call.node.zones.inside(zone.name)
+    argv = ["sh", "-c", " ".join(words)] if words else ["sh"]
     process = process_module.Process(
         call.node, zone, root, argv, call.stdin, call.stdout, call.stderr
     )
@@ -69,18 +76,15 @@ def _sh(process: process_module.Process) -> int:
     raise process_module.Failed("only -c and a script on standard input are emulated")
 
 
-def _lines(process: process_module.Process, script: str) -> int:
-    status = 0
-    for line in script.splitlines() or [script]:
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>()")
-        lexer.whitespace_split = True
-        try:
-            status = _sequence(process, list(lexer))
-        except ValueError as error:
-            raise process_module.Failed(f"syntax error: {error}", 2) from None
-        except _Ended as end:
-            return end.status
-    return status
+def _lines(process: process_module.Process, text: str) -> int:
+    try:
+        return _sequence(process, script.tokens(text))
+    except ValueError as error:
+        raise process_module.Failed(f"syntax error: {error}", 2) from None
+    except script.Refused as refused:
+        raise process_module.Failed(f"{refused} is not emulated", 2) from None
+    except _Ended as end:
+        return end.status
 
 
 class _Ended(Exception):
@@ -91,39 +95,65 @@ class _Ended(Exception):
         self.status = status
 
 
-def _sequence(process: process_module.Process, words: list[str]) -> int:
+def _sequence(process: process_module.Process, words: list[script.Token]) -> int:
+    _check(words)
     status, joint = 0, ";"
     while words:
-        end = next((at for at, word in enumerate(words) if word in (";", "&&", "||")), len(words))
+        end = next((at for at, word in enumerate(words) if _joins(word)), len(words))
         command, after = words[:end], words[end : end + 1]
         skip = (joint == "&&" and status != 0) or (joint == "||" and status == 0)
         if command and not skip:
             status = _simple(process, command)
-        joint = after[0] if after else ";"
+        joint = after[0].text if after else ";"
         words = words[end + 1 :]
     return status
 
 
-def _simple(process: process_module.Process, words: list[str]) -> int:
+def _joins(token: script.Token) -> bool:
+    return token.operator and token.text in _JOINTS
+
+
+def _check(words: list[script.Token]) -> None:
+    """Nothing runs of a script of which a part cannot."""
+    for at, word in enumerate(words):
+        if word.operator and word.text in ("|", "&", "(", ")"):
+            raise script.Refused(f"`{word.text}'")
+        redirects = word.operator and word.text[-1] in "<>"
+        if redirects and (words[at + 1 :] or [_END])[0].operator:
+            raise ValueError(f"`{word.text}' leads nowhere")
+        first = at == 0 or _joins(words[at - 1])
+        if first and not word.operator and (word.text in _KEYWORDS or _ASSIGNMENT.match(word.text)):
+            raise script.Refused(f"`{word.text}'")
+
+
+def _simple(process: process_module.Process, words: list[script.Token]) -> int:
     """One command with its redirections."""
-    refused = next((word for word in words if re.fullmatch(r"[|&()]+", word)), None)
-    if refused:
-        raise process_module.Failed(f"`{refused}' is not emulated", 2)
     with contextlib.ExitStack() as stack:
-        argv, stdin, stdout = [], process.stdin, process.stdout
+        argv, streams = [], [process.stdin, process.stdout, process.stderr]
         left = iter(words)
         for word in left:
-            if word in (">", ">>"):
-                mode = "wb" if word == ">" else "ab"
-                stdout = stack.enter_context(process_module.create(process, next(left), mode))
-            elif word == "<":
-                stdin = stack.enter_context(process_module.source(process, next(left)))
+            if not word.operator:
+                argv.append(word.text)
+            elif "&" in word.text:
+                streams[_number_of(word.text)] = streams[int(word.text[-1])]
+            elif word.text.endswith("<"):
+                streams[0] = stack.enter_context(process_module.source(process, next(left).text))
             else:
-                argv.append(word)
+                mode = "ab" if word.text.endswith(">>") else "wb"
+                file = process_module.create(process, next(left).text, mode)
+                streams[_number_of(word.text)] = stack.enter_context(file)
         if argv[:1] == ["exit"]:
             raise _Ended(int(argv[1]) & 0xFF if argv[1:] else 0)
-        command = dataclasses.replace(process, argv=argv, stdin=stdin, stdout=stdout)
+        stdin, stdout, stderr = streams
+        command = dataclasses.replace(
+            process, argv=argv, stdin=stdin, stdout=stdout, stderr=stderr
+        )
         return execute(command) if argv else 0
+
+
+def _number_of(redirection: str) -> int:
+    """The stream that an operator such as 2> redirects."""
+    return int(redirection[0]) if redirection[0].isdigit() else 1
 
 
 _PROGRAMS = {

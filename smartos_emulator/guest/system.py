@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guests' programs about the system they run on."""
 
+import re
 import typing
 
 from smartos_emulator.guest import process as process_module
@@ -16,7 +17,11 @@ def _echo(process: process_module.Process) -> int:
 
 
 def _sleep(process: process_module.Process) -> int:
-    process.node.clock.sleep(float(process.argv[1]) if process.argv[1:] else 0)
+    try:
+        seconds = float(process.argv[1]) if process.argv[1:] else 0
+    except ValueError:
+        raise process_module.Failed("bad character in argument", 2) from None
+    process.node.clock.sleep(seconds)
     return 0
 
 
@@ -103,15 +108,20 @@ def _svcadm(_process: process_module.Process) -> int:
 
 
 def _shutdown(process: process_module.Process) -> int:
-    """shutdown, halt, poweroff, reboot: the zone goes down by itself."""
+    """shutdown, init, halt, poweroff, reboot: the zone goes down by itself."""
     words = process.argv[1:]
     again = process.name == "reboot" or "-r" in words or _init_level(words) == "6"
+    if process.name == "init" and _init_level(words) not in ("0", "5", "6"):
+        raise process_module.Failed("only the levels 0, 5 and 6 are emulated")
     process.node.zones.guest_shutdown(process.zone.name, again=again)
     return 0
 
 
 def _init_level(words: list[str]) -> str:
-    return words[words.index("-i") + 1] if "-i" in words[:-1] else ""
+    """The level that `init 6`, `shutdown -i 6` or `shutdown -i6` names."""
+    text = " ".join(words)
+    found = re.fullmatch("[0-9]", text) or re.search(r"-i ?([0-9])\b", text)
+    return found[0][-1] if found else ""
 
 
 PROGRAMS: dict[str, typing.Callable[[process_module.Process], int]] = {
@@ -121,6 +131,7 @@ PROGRAMS: dict[str, typing.Callable[[process_module.Process], int]] = {
     "halt": _shutdown,
     "hostname": _hostname,
     "id": _id,
+    "init": _shutdown,
     "mount": _mount,
     "poweroff": _shutdown,
     "pwd": _pwd,

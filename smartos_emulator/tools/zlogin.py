@@ -41,7 +41,7 @@ def main(call: call_module.Call) -> int:
         raise _failure(f"login allowed only to running zones ({name} is '{zone.state}').")
     if "-n" in flags:
         call.stdin = typing.cast(typing.BinaryIO, io.BytesIO())
-    return guest.run(call, zone, command or ["sh"])
+    return guest.run(call, zone, command)
 
 
 def _check(flags: dict[str, str], words: list[str]) -> None:

@@ -13,6 +13,7 @@ from smartos_emulator import js, storage, vminfod, zones
 from smartos_emulator.vmadm import (
     environment,
     failures,
+    listing,
     metadata,
     modify,
     power,
@@ -303,8 +304,6 @@ class Vms:
 
 def _indented(vm: Vm) -> str:
     """A VM as an element of an indented array, with the fields that exist in lists only."""
-    from smartos_emulator.vmadm import listing
-
     lines = js.dumps(listing.with_fake_fields(vm), 2).split("\n")
     return "\n".join(f"  {line}" for line in lines)
 

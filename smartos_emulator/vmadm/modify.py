@@ -107,10 +107,11 @@ def _change_datasets(vms: "lifecycle.Vms", vm: Vm, changes: Vm) -> None:
     name = record.dataset(vm)
     _change_disks(vms, vm, changes)
     _change_quota(vms, vm, changes)
-    with volumes.as_program():
+    with volumes.as_text():
         for key, below, prop in _SETTINGS:
             if key in changes and changes[key] != vm.get(key) and store.exists(name + below):
                 store.set(name + below, prop, js.text(changes[key]))
+    with volumes.as_program():
         for key, below in (("zoneroot", ""), ("delegated", "/data")):
             wanted = changes.get(f"indestructible_{key}", js.UNDEFINED)
             if wanted is not js.UNDEFINED and store.exists(name + below):

@@ -7,7 +7,7 @@ import signal
 import typing
 
 from smartos_emulator import hvm, js, zones
-from smartos_emulator.vmadm import conflicts, errors, failures
+from smartos_emulator.vmadm import conflicts, errors, failures, record
 
 if typing.TYPE_CHECKING:
     from smartos_emulator.vmadm import lifecycle
@@ -50,7 +50,7 @@ def check_nic_tags(vms: "lifecycle.Vms", vm: Vm) -> None:
 
 
 def _count_docker_restart(vms: "lifecycle.Vms", vm: Vm) -> None:
-    internal = {**vm["internal_metadata"], "docker:restartcount": 0}
+    internal = {**record.metadata_of(vm, "internal_metadata"), "docker:restartcount": 0}
     vms.write_metadata(vm["uuid"], {"internal_metadata": internal})
 
 
@@ -89,7 +89,7 @@ def _settled(vm: Vm | None) -> bool:
 
 def _remember_up(vms: "lifecycle.Vms", uuid: str) -> None:
     vm = vms.get(uuid) or {}
-    policy = vm.get("internal_metadata", {}).get("docker:restartpolicy")
+    policy = record.metadata_of(vm, "internal_metadata").get("docker:restartpolicy")
     if not vm.get("docker") or policy:
         vms.configure(uuid, autoboot=True)
 

@@ -80,7 +80,7 @@ def _says_when(folder: pathlib.Path) -> bool:
 def _make_hardware(vms: "lifecycle.Vms", wanted: Vm, vm: Vm) -> None:
     """The volumes of a hardware VM, before there is any zone."""
     store = vms.node.storage
-    name = record.dataset(vm)
+    name = f"{wanted['zpool']}/{vm['uuid']}"
     if wanted["brand"] == "bhyve":
         with volumes.as_program():
             store.create(name)

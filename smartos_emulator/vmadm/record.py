@@ -313,6 +313,12 @@ def read_metadata(folder: pathlib.Path) -> dict[str, Vm]:
     }
 
 
+def metadata_of(vm: Vm, kind: str) -> Vm:
+    """Metadata as an object, whatever a payload put there."""
+    value = vm.get(kind)
+    return value if isinstance(value, dict) else {}
+
+
 def _document(folder: pathlib.Path, kind: str) -> Vm:
     try:
         path = zoneroot.Root(folder).host(f"config/{kind}.json")

@@ -43,19 +43,23 @@ def _check_destructible(vm: Vm) -> None:
 def _check_volumes(vms: "lifecycle.Vms", vm: Vm) -> None:
     """Volumes that other VMs mount must stay."""
     prefix = f"{vm['zonepath']}/volumes/"
-    sources = {one["source"] for one in vm.get("filesystems", [])}
-    ours = {source for source in sources if source.startswith(prefix)}
+    ours = {source for source in _sources(vm) if source.startswith(prefix)}
     users = [
         other["uuid"]
         for other in (vms.all() if ours and not vm["hvm"] else [])
         if other["uuid"] != vm["uuid"]
-        and ours & {one["source"] for one in other.get("filesystems", [])}
+        and ours & _sources(other)
     ]
     if users:
         raise failures.VmError(
             f"Unable to delete VM {vm['uuid']} the following VMs are sharing its volumes: "
             f"{js.dumps(users)}"
         )
+
+
+def _sources(vm: Vm) -> set[str]:
+    """What a VM mounts; a source may never have been given."""
+    return {one["source"] for one in vm.get("filesystems", []) if "source" in one}
 
 
 def _halt(vms: "lifecycle.Vms", uuid: str) -> None:

@@ -24,6 +24,15 @@ def as_program() -> typing.Iterator[None]:
         raise failures.command_failed(f"{error}\n") from None
 
 
+@contextlib.contextmanager
+def as_text() -> typing.Iterator[None]:
+    """What storage refuses is said in its own words: some callers take only those."""
+    try:
+        yield
+    except storage.StorageError as error:
+        raise failures.VmError(str(error)) from None
+
+
 def name_of(disk: Disk) -> str:
     """The volume of a disk whose path is known."""
     path: str = disk["path"]
@@ -156,7 +165,7 @@ def set_quota(
     store: storage.Storage, brand: str, name: str, quota: int, flexible: int | None
 ) -> None:
     """Set what a VM's quota stands for; bhyve's does not count its disks."""
-    with as_program():
+    with as_text():
         if brand == "bhyve":
             _set_bhyve_quota(store, name, quota, flexible)
         else:

@@ -45,12 +45,12 @@ def make(node: world.World, vm: Vm, state: str | None = None) -> None:
 def payload_of(vm: Vm) -> Vm:
     """What `vmadm create` is told to make a VM that looks like `vm`."""
     payload = {key: value for key, value in copy.deepcopy(vm).items() if key not in _SHOWN_ONLY}
-    if _is_shown(vm) and vm["brand"] not in ("kvm", "bhyve"):
+    if is_shown(vm) and vm["brand"] not in ("kvm", "bhyve"):
         payload["delegate_dataset"] = bool(vm.get("datasets"))
     for nic in payload.get("nics") or ():
         nic.pop("gateway", None)
     seed = (payload.get("internal_metadata") or {}).pop(_SEED_PATH, None)
-    if "disks" in payload and _is_shown(vm):
+    if "disks" in payload and is_shown(vm):
         kept = [disk for disk in payload["disks"] if disk.get("path") != seed]
         payload["disks"] = [_disk_payload(disk) for disk in kept]
     return payload
@@ -72,7 +72,8 @@ def late_keys(shown: Vm, built: Vm) -> list[str]:
     ]
 
 
-def _is_shown(vm: Vm) -> bool:
+def is_shown(vm: Vm) -> bool:
+    """Whether this is a vm object, and not the payload of one."""
     return "zonename" in vm
 
 
@@ -93,7 +94,7 @@ def _disks_apart(payload: Vm, vm: Vm) -> tuple[Vm, list[Vm]]:
     fills its place is made first, so that the next ones get their numbers.
     """
     paths = [disk.get("path", "") for disk in payload.get("disks") or ()]
-    if not _is_shown(vm) or not paths or any(paths):
+    if not is_shown(vm) or not paths or any(paths):
         return payload, []
     slots: dict[int, Vm] = {}
     seed = (vm.get("internal_metadata") or {}).get(_SEED_PATH)
@@ -122,7 +123,7 @@ def _wanted_paths(vm: Vm) -> set[str]:
 
 
 def _paths(node: world.World, vm: Vm) -> list[str]:
-    if not _is_shown(vm) or not vm.get("disks"):
+    if not is_shown(vm) or not vm.get("disks"):
         return []
     return [disk["path"] for disk in (node.vm(vm["uuid"]) or {}).get("disks", ())]
 
@@ -136,7 +137,7 @@ def _create(node: world.World, vm: Vm, payload: Vm, state: str) -> list[str]:
         node.run("vmadm", "create", document=payload)
         return []
     node.must("vmadm", "create", document=payload)
-    built = node.vm(vm["uuid"]) if _is_shown(vm) else None
+    built = node.vm(vm["uuid"]) if is_shown(vm) else None
     later = [key for key in late_keys(vm, built) if key in payload] if built else []
     if later:
         node.remove_vm(vm["uuid"])
@@ -157,7 +158,7 @@ def _power(node: world.World, vm: Vm, state: str) -> None:
     elif here.get("state") == "stopped" and state == "running":
         node.must("vmadm", "start", uuid)
     wanted = vm.get("autoboot", state == "running")
-    if _is_shown(vm) and (node.vm(uuid) or {}).get("autoboot") != wanted:
+    if is_shown(vm) and (node.vm(uuid) or {}).get("autoboot") != wanted:
         node.must("vmadm", "update", uuid, document={"autoboot": wanted})
 
 

@@ -10,22 +10,40 @@ payload that made it, or a `get`. Where several are possible they are tried in t
 import functools
 import json
 import re
-import shlex
 import subprocess
+import time
 import typing
 
-from tests.conformance import world
+from tests.conformance import build, compare, records, suppose_images, suppose_rules, world
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+Vm = records.Vm
+Arrange = typing.Callable[[], None]
+Arranges = typing.Iterator[Arrange]
+
 _ABSENT = re.compile(
     r"VM \S+ not found|bad statusCode: 404|No such zone|ENOENT, open|was not found"
 )
-_STATE = re.compile(r"currently: (\w+)|is already '(\w+)'|state (?:is )?\"(\w+)\"")
-_BRANDS = {"OS": "joyent", "LX": "lx", "KVM": "kvm", "BHYV": "bhyve"}
-_READY = {"stop": "running", "reboot": "running", "start": "stopped", "kill": "running"}
-_SECONDS = 20
-
-Arrange = typing.Callable[[], None]
+_STATE = re.compile(r"currently: (\w+)|is already '(\w+)'|(?:state is|state) \"(\w+)\"")
+_READY = {
+    **dict.fromkeys(("stop", "halt", "reboot", "kill", "info", "sysrq"), "running"),
+    **dict.fromkeys(("start", "boot"), "stopped"),
+    "install": "receiving",
+}
+# What an answer tells of the VM that it speaks of.
+_TRAITS: tuple[tuple[str, Vm], ...] = (
+    (r"no info types supported for brand joyent-minimal", {"brand": "joyent-minimal"}),
+    (r"no info types supported for brand joyent", {"brand": "joyent"}),
+    (r"no info types supported for brand lx", {"brand": "lx"}),
+    (r"does not yet support reprovision", {"brand": "kvm"}),
+    (r"Timeout option is only supported", {"brand": "joyent"}),
+    (r"sysrq command is only supported", {"brand": "joyent", "state": "running"}),
+    (r"Sent NMI|Sent screenshot", {"brand": "kvm", "state": "running"}),
+    (r"Cannot find running init PID", {"state": "stopped"}),
+    (r"indestructible_zoneroot is set", {"indestructible_zoneroot": True}),
+    (r"indestructible_delegated is set", {"indestructible_delegated": True}),
+)
+_MOST = 8
+_EVENT_SECONDS = 3.0
 
 
 class State:
@@ -33,460 +51,355 @@ class State:
 
     def __init__(self, node: world.World, series: list[world.Case]) -> None:
         self._node = node
-        self._vms = _known_vms(series)
-        self._manifests = {**node.environment["images"], **_known_manifests(series)}
-        self._rules = _known_rules(series)
+        self._series = series
+        self._vms = records.known_vms(series)
+        self._images = suppose_images.Images(node, series, self)
+        self._rules = suppose_rules.Rules(node, series, self)
+        self._bundle = b""
 
     def clear(self) -> None:
         """Begin a series on a fresh node."""
-        for uuid in self._node.uuids():
-            self._node.remove_vm(uuid)
-        for rule in json.loads(self._node.must("fwadm", "list", "-j").stdout):
-            self._node.must("fwadm", "delete", rule["uuid"])
-        self._have_images(set())
+        self.remove_all()
+        self._rules.clear()
+        self._images.clear()
 
     def run(self, case: world.Case) -> world.Done:
         """Run the recorded command line."""
-        argv = _argv(case)
-        if argv[:2] == ["vmadm", "events"]:
-            return self._first_event(argv)
+        argv = compare.argv_of(case)
+        if argv[:2] == ["vmadm", "events"] and case["rc"] == 124:
+            return self._first_event(argv, case)
+        if self._bundle:
+            return self._receive(argv, slowly="timeout exceeded" in case["stderr"])
         return self._node.run(argv[0], *argv[1:], raw=case["stdin"] or "")
 
     def after(self, case: world.Case) -> None:
         """Heal what was broken for a case."""
+        self._bundle = b""
         if "ECONNREFUSED" in case["stderr"]:
-            self._node.node.command("fault", str(self._node.node.directory), "vminfod", "up")
+            self._node.fault("vminfod", "up")
 
-    def candidates(self, case: world.Case) -> typing.Iterator[Arrange]:
+    def candidates(self, case: world.Case) -> Arranges:
         """The states to try, the likeliest first."""
-        argv = _argv(case)
+        argv = compare.argv_of(case)
         if "ECONNREFUSED" in case["stderr"]:
-            down = ("fault", str(self._node.node.directory), "vminfod", "down")
-            yield functools.partial(self._node.node.command, *down)
+            yield functools.partial(self._node.fault, "vminfod", "down")
         elif argv[0] == "imgadm":
-            yield from self._for_imgadm(case, argv)
+            yield from self._images.candidates(case, argv)
         elif argv[0] == "fwadm":
-            yield from self._for_fwadm(case)
+            yield from self._rules.candidates(case, argv)
         elif argv[1:2] == ["create"]:
             yield from self._for_create(case)
         elif argv[1:2] in (["list"], ["lookup"], ["events"]):
-            yield from self._for_listing(case)
-        elif len(argv) > 2 and any(map(_UUID.fullmatch, argv[2:])):
+            yield from self._for_listing(case, argv)
+        elif argv[1:2] in (["receive"], ["recv"]):
+            yield from self._for_receive(case)
+        elif any(map(records.UUID.fullmatch, argv[2:])):
             yield from self._for_vm(case, argv)
+        elif argv[1:2] == ["validate"]:
+            yield functools.partial(self._images.ensure_for, records.document(case["stdin"]))
         else:
-            yield _nothing
+            yield nothing
 
-    # VMs
+    # one VM
 
-    def _for_vm(self, case: world.Case, argv: list[str]) -> typing.Iterator[Arrange]:
-        uuid = next(word for word in argv[2:] if _UUID.fullmatch(word))
+    def _for_vm(self, case: world.Case, argv: list[str]) -> Arranges:
+        uuid = next(word for word in argv[2:] if records.UUID.fullmatch(word))
         if _ABSENT.search(case["stderr"]) and "snapshot" not in case["stderr"]:
-            yield functools.partial(self._without, uuid)
+            yield functools.partial(self.without, uuid)
             return
         state = _supposed_state(case, argv)
-        payload = _json(case["stdin"])
-        for image in {payload.get("image_uuid"), *_UUID.findall(case["stderr"])} - {None}:
-            self._ensure_image(image)
-        yield functools.partial(self._vm_in_state, uuid, state, case, argv)
-        for vm in self._nearest(uuid, case):
-            yield functools.partial(self._rebuild, vm, state, case, argv)
-            if missing := _missing_nics(payload, vm):
-                more = {**vm, "nics": [*vm.get("nics", ()), *missing]}
-                yield functools.partial(self._rebuild, more, state, case, argv)
+        payload = records.document(case["stdin"])
+        for image in {payload.get("image_uuid"), *records.UUID.findall(case["stderr"])}:
+            self._images.ensure(image)
+        yield functools.partial(self.vm_in_state, uuid, state, case, argv)
+        for vm in self._likely(uuid, case, argv, payload)[:_MOST]:
+            yield functools.partial(self.rebuild, vm, state, case, argv)
 
-    def _nearest(self, uuid: str, case: world.Case) -> list[world.Case]:
-        """What is known of a VM, what this case shows first, then the nearest before and after."""
-        shown = _json(case["stdout"])
+    def _likely(self, uuid: str, case: world.Case, argv: list[str], payload: Vm) -> list[Vm]:
+        """What the VM may look like, the likeliest first."""
+        if argv[1] in ("get", "json") and case["rc"] == 0:
+            return [records.document(case["stdout"])]
+        traits = _traits(case)
+        known = [vm for vm in self.nearest(uuid, case) if _fits(vm, traits)]
+        known += [vm for vm in self._any_brand(uuid) if _fits(vm, traits)]
+        found = []
+        for vm in known:
+            vm = {**vm, **traits}
+            more = _with_parts(vm, payload, case["stderr"])
+            found += [more] if more != vm and "no existing" not in case["stderr"] else []
+            found.append(vm)
+        return found
+
+    def nearest(self, uuid: str, case: world.Case) -> list[Vm]:
+        """What is known of a VM, the nearest record before the case first, then those after."""
         known = sorted(
             self._vms.get(uuid, ()),
             key=lambda entry: (entry[0] > case["seq"], abs(entry[0] - case["seq"])),
         )
-        here = [shown] if shown.get("uuid") == uuid else []
         there = [vm for vm in self._node.environment["vmobjs"].values() if vm["uuid"] == uuid]
-        default = {"uuid": uuid, "brand": "joyent", "image_uuid": self._image_of("zone-dataset")}
-        return [*here, *(vm for _, vm in known), *there, default]
+        if not known and not there:
+            return [self.plain(uuid)]
+        return [*(vm for _, vm in known), *there]
 
-    def _vm_in_state(self, uuid: str, state: str | None, case: world.Case, argv: list[str]) -> None:
+    def knows(self, uuid: str) -> bool:
+        """Whether the records tell of such a VM."""
+        return uuid in self._vms
+
+    def plain(self, uuid: str) -> Vm:
+        """A small zone: what a VM is taken for of which nothing is known."""
+        image = self._images.of_type("zone-dataset")
+        return {"uuid": uuid, "brand": "joyent", "image_uuid": image}
+
+    def _any_brand(self, uuid: str) -> list[Vm]:
+        """A VM of each brand as environment.json has one, with another uuid and no addresses."""
+        made = []
+        for vm in self._node.environment["vmobjs"].values():
+            text = json.dumps({**vm, "nics": [], "routes": {}, "disks": vm.get("disks", [])})
+            made.append(json.loads(text.replace(vm["uuid"], uuid)))
+        return made
+
+    def vm_in_state(
+        self, uuid: str, state: str | None, case: world.Case, argv: list[str]
+    ) -> None:
+        """Keep the VM that is there, in the wanted state; make one when there is none."""
         vm = self._node.vm(uuid)
         if vm is None:
-            return self._rebuild(self._nearest(uuid, case)[0], state, case, argv)
+            return self.rebuild(self.nearest(uuid, case)[0], state, case, argv)
         if state and vm["state"] != state:
             if {state, vm["state"]} != {"running", "stopped"}:
-                return self._rebuild(vm, state, case, argv)
+                return self.rebuild(vm, state, case, argv)
             self._node.must("vmadm", "start" if state == "running" else "stop", uuid)
+        self._unprotect(uuid, vm, case, argv)
         self._snapshots(uuid, case, argv)
 
-    def _rebuild(
-        self, vm: world.Case, state: str | None, case: world.Case, argv: list[str]
-    ) -> None:
-        self._without(vm["uuid"])
-        self._images_for(vm)
+    def rebuild(self, vm: Vm, state: str | None, case: world.Case, argv: list[str]) -> None:
+        """Make the VM anew, after whatever cannot be beside it went."""
+        self.without(vm["uuid"])
+        self._images.ensure_for(vm)
         for other in self._node.uuids():
             if _clash(vm, self._node.vm(other) or {}):
                 self._node.remove_vm(other)
-        self._make(vm, state or vm.get("state", "running"))
+        build.make(self._node, vm, state)
+        self._unprotect(vm["uuid"], vm, case, argv)
         self._snapshots(vm["uuid"], case, argv)
 
-    def _make(self, vm: world.Case, state: str) -> None:
-        if state == "failed":
-            guest = ("fault", str(self._node.node.directory), "guest", vm["uuid"])
-            self._node.node.command(*guest, "provision=never")
-            self._node.run("vmadm", "create", document=world.payload_of({**vm, "autoboot": True}))
-        elif state == "receiving":
-            self._node.make_vm(vm, "stopped")
-            self._receive(vm["uuid"])
-        else:
-            self._node.make_vm(vm, state)
-        if vm.get("exit_timestamp") and state == "stopped":
-            self._node.must("vmadm", "start", vm["uuid"])
-            self._node.must("vmadm", "stop", vm["uuid"])
-
-    def _receive(self, uuid: str) -> None:
-        """Send the VM, delete it, and receive it into the 60 second trap."""
-        tools = self._node.node.tools
-        with subprocess.Popen([f"{tools}/vmadm", "send", uuid], stdout=subprocess.PIPE) as sending:
-            bundle = sending.communicate(timeout=world.SECONDS)[0]
-        self._node.remove_vm(uuid)
-        subprocess.run(
-            [f"{tools}/vmadm", "receive"], input=bundle, timeout=world.SECONDS, check=False
-        )
+    def _unprotect(self, uuid: str, vm: Vm, case: world.Case, argv: list[str]) -> None:
+        if argv[1] not in ("delete", "destroy", "reprovision") or case["rc"] != 0:
+            return
+        for key in ("indestructible_zoneroot", "indestructible_delegated"):
+            if vm.get(key):
+                self._node.must("vmadm", "update", uuid, document={key: False})
 
     def _snapshots(self, uuid: str, case: world.Case, argv: list[str]) -> None:
-        action = argv[1]
-        if not action.endswith("-snapshot") or len(argv) < 4:
+        if not argv[1].endswith("-snapshot") or len(argv) < 4:
             return
         name = argv[3]
         present = {s["name"] for s in (self._node.vm(uuid) or {}).get("snapshots", ())}
         wanted = "already exists" in case["stderr"] or (
-            action != "create-snapshot" and case["rc"] == 0
+            argv[1] != "create-snapshot" and case["rc"] == 0
         )
         if wanted and name not in present:
             self._node.must("vmadm", "create-snapshot", uuid, name)
         elif not wanted and name in present:
             self._node.must("vmadm", "delete-snapshot", uuid, name)
 
-    def _without(self, uuid: str) -> None:
+    def without(self, uuid: str) -> None:
+        """Have no such VM."""
         if uuid in self._node.uuids():
             self._node.remove_vm(uuid)
 
-    def _for_create(self, case: world.Case) -> typing.Iterator[Arrange]:
-        payload = _json(case["stdin"])
-        uuid = payload.get("uuid", "")
-        self._images_for(payload)
-        if "timed out" in case["stderr"] or "provision_failure" in case["name"]:
-            outcome = "never" if "timed out" in case["stderr"] else "failure"
-            guest = ("fault", str(self._node.node.directory), "guest", uuid)
-            yield functools.partial(self._node.node.command, *guest, f"provision={outcome}")
-        if "already exists" in case["stderr"]:
-            yield functools.partial(self._vm_in_state, uuid, None, case, _argv(case))
-        yield functools.partial(self._without, uuid)
-        if case["rc"] == 0:
-            yield self._remove_all
-        for entries in self._vms.values():
-            for _, vm in entries:
-                if _clash(payload, vm):
-                    argv = _argv(case)
-                    yield functools.partial(self._rebuild, vm, "running", case, argv)
-
-    def _remove_all(self) -> None:
+    def remove_all(self) -> None:
+        """Have no VM."""
         for uuid in self._node.uuids():
             self._node.remove_vm(uuid)
 
-    def _for_listing(self, case: world.Case) -> typing.Iterator[Arrange]:
-        yield _nothing
-        yield functools.partial(self._only, case)
+    # creation and receiving
 
-    def _only(self, case: world.Case) -> None:
-        """Have the VMs that the listing shows, and no other that it would show."""
-        rows = _rows(case["stdout"])
-        filtered = any("=" in word for word in _argv(case)[2:])
-        here = set(_UUID.findall(self.run(case).stdout)) if filtered else set(self._node.uuids())
-        for uuid in here - set(rows):
-            self._node.remove_vm(uuid)
-        for uuid, row in rows.items():
-            vm = {**self._nearest(uuid, case)[0], **row}
-            self._rebuild(vm, vm.get("state"), case, ["vmadm", "list"])
+    def _for_create(self, case: world.Case) -> Arranges:
+        payload, argv = records.document(case["stdin"]), compare.argv_of(case)
+        uuid = payload.get("uuid", "")
+        self._images.ensure_for(payload)
+        if "timed out" in case["stderr"]:
+            self.without(uuid)
+            yield functools.partial(self._node.fault, "guest", uuid, "provision=never")
+        if "already exists" in case["stderr"]:
+            yield functools.partial(self.vm_in_state, uuid, None, case, argv)
+        yield functools.partial(self.without, uuid)
+        if case["rc"] == 0:
+            yield self.remove_all
+        if "Conflict detected" in case["stderr"]:
+            known = [vm for entries in self._vms.values() for _, vm in entries]
+            other = {**self.plain("ffffffff-0000-4000-8000-000000000001")}
+            other["nics"] = payload.get("nics") or payload.get("add_nics") or []
+            for vm in [*filter(functools.partial(_clash, payload), known), other]:
+                yield functools.partial(self.rebuild, vm, "running", case, argv)
 
-    def _first_event(self, argv: list[str]) -> world.Done:
+    def _for_receive(self, case: world.Case) -> Arranges:
+        named = records.UUID.findall(case["stderr"])
+        if case["stdin"] or not named:
+            yield nothing
+            return
+        for vm in self.nearest(named[0], case):
+            yield functools.partial(self._have_bundle, vm, case)
+
+    def _have_bundle(self, vm: Vm, case: world.Case) -> None:
+        self.rebuild(vm, "stopped", case, ["vmadm", "receive"])
+        self._bundle = build.bundle(self._node, vm["uuid"])
+
+    def _receive(self, argv: list[str], *, slowly: bool) -> world.Done:
+        """Receive the bundle; slowly is with more than vminfod's minute before its last bytes."""
         program = f"{self._node.node.tools}/{argv[0]}"
-        with subprocess.Popen([program, *argv[1:]], stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen([program, *argv[1:]], **_PIPES) as process:
+            assert process.stdin
+            process.stdin.write(self._bundle[:-1])
+            process.stdin.flush()
+            time.sleep(90 / world.SPEED if slowly else 0)
+            out, err = process.communicate(self._bundle[-1:], timeout=world.SECONDS)
+        return world.Done(process.returncode, out.decode(), err.decode())
+
+    # listings
+
+    def _for_listing(self, case: world.Case, argv: list[str]) -> Arranges:
+        yield nothing
+        if case["rc"] not in (0, 124):
+            yield functools.partial(self._as_many, case, argv)
+            return
+        yield functools.partial(self._only, case, argv)
+
+    def _as_many(self, case: world.Case, argv: list[str]) -> None:
+        """Have as many VMs that a unique lookup finds as it complains of."""
+        found = re.search(r"but found (\d+) results", case["stderr"])
+        wanted = int(found[1]) if found else 0
+        for uuid in records.population(self._series, case["seq"]) - {*self._node.uuids()}:
+            self.vm_in_state(uuid, None, case, argv)
+        query = [word for word in argv if word not in ("-1", "-u", "--unique")]
+        here = self._node.run(*query).stdout.split()
+        for uuid in here[wanted:]:
+            self._node.remove_vm(uuid)
+        shape = records.rows({**case, "stdout": _numbered(wanted)}, argv)
+        for row in shape[len(here) :]:
+            self.rebuild({**self.plain(row["uuid"]), **row}, None, case, argv)
+
+    def _only(self, case: world.Case, argv: list[str]) -> None:
+        """Have the VMs that the listing shows, and no other that it would show."""
+        wanted = self._identified(case, argv)
+        filtered = any("=" in word for word in argv[2:])
+        if filtered:
+            here = set(records.UUID.findall(self._node.run(*argv).stdout))
+        else:
+            here = set(self._node.uuids())
+        for uuid in here - {row["uuid"] for row in wanted}:
+            self._node.remove_vm(uuid)
+        for row in wanted:
+            vm = row if build.is_shown(row) else {**self.nearest(row["uuid"], case)[0], **row}
+            present = self._node.vm(row["uuid"])
+            if present is None or build.is_shown(row) or not _looks_like(present, row):
+                self.rebuild(vm, vm.get("state"), case, argv)
+
+    def _identified(self, case: world.Case, argv: list[str]) -> list[Vm]:
+        """The rows of a listing, each with a uuid: it may not show them."""
+        found = []
+        for number, row in enumerate(records.rows(case, argv)):
+            like = (u for u, told in self._vms.items() if any(_fits(vm, row) for _, vm in told))
+            spare = f"ffffffff-0000-4000-8000-{number:012d}"
+            found.append({**row, "uuid": row.get("uuid") or next(like, spare)})
+        return found
+
+    def _first_event(self, argv: list[str], case: world.Case) -> world.Done:
+        """What `vmadm events` says before anything happens."""
+        with subprocess.Popen([f"{self._node.node.tools}/vmadm", *argv[1:]], **_PIPES) as process:
             assert process.stdout
-            line = process.stdout.readline()
+            line = process.stdout.readline().decode() if case["stdout"] else ""
             process.kill()
         return world.Done(124, line, "")
 
-    # images
 
-    def _image_of(self, kind: str) -> str:
-        return next(u for u, manifest in self._manifests.items() if manifest["type"] == kind)
-
-    def _images_for(self, payload: world.Case) -> None:
-        disks = [disk for disk in payload.get("disks") or () if isinstance(disk, dict)]
-        for part in (payload, *disks):
-            self._ensure_image(part.get("image_uuid"))
-
-    def _ensure_image(self, uuid: typing.Any) -> None:
-        if uuid in self._manifests and uuid not in self._installed():
-            self._node.install_image(self._manifests[uuid])
-
-    def _installed(self) -> set[str]:
-        shown = json.loads(self._node.must("imgadm", "list", "-j").stdout)
-        return {info["manifest"]["uuid"] for info in shown}
-
-    def _have_images(self, wanted: set[str]) -> None:
-        present = self._installed()
-        for uuid in present - wanted:
-            self._remove_clones(uuid)
-            self._node.must("imgadm", "delete", uuid)
-        for uuid in wanted - present:
-            self._node.install_image(self._manifests[uuid])
-
-    def _remove_clones(self, image: str) -> None:
-        shown = json.loads(self._node.must("vmadm", "lookup", "-j").stdout)
-        for vm in shown:
-            if image in json.dumps(vm):
-                self._node.remove_vm(vm["uuid"])
-
-    def _for_imgadm(self, case: world.Case, argv: list[str]) -> typing.Iterator[Arrange]:
-        if argv[1:2] == ["install"]:
-            yield functools.partial(self._write_install_files, case, argv)
-            return
-        uuids = {word for word in argv[2:] if _UUID.fullmatch(word)}
-        known = {uuid for uuid in uuids if uuid in self._manifests}
-        for uuid in known if "not found" not in case["stderr"] else ():
-            self._ensure_image(uuid)
-        vms = {u for u in _UUID.findall(case["stderr"]) if u in self._vms} | (uuids - known)
-        if argv[1:2] == ["create"] or "dependent clones" in case["stderr"]:
-            for uuid in vms if not _ABSENT.search(case["stderr"]) else ():
-                self._vm_in_state(uuid, None, case, argv)
-        yield _nothing
-        yield from self._for_sources(case)
-        shown = set(_UUID.findall(case["stdout"])) & set(self._manifests)
-        yield functools.partial(self._have_images, shown | known)
-        yield functools.partial(self._have_images, set(self._node.environment["images"]))
-
-    def _for_sources(self, case: world.Case) -> typing.Iterator[Arrange]:
-        """The image sources that the answer names, and no other."""
-        named = sorted(set(re.findall(r"https?://[^\s:\",]+", case["stderr"] + case["stdout"])))
-        if named:
-            yield functools.partial(self._have_sources, named)
-
-    def _have_sources(self, named: list[str]) -> None:
-        shown = json.loads(self._node.must("imgadm", "sources", "-j").stdout)
-        present = {source["url"] for source in shown}
-        for url in present - set(named):
-            self._node.must("imgadm", "sources", "-d", url)
-        for url in set(named) - present:
-            kind = "dsapi" if url.endswith("datasets") else "imgapi"
-            self._node.must("imgadm", "sources", "-f", "-t", kind, "-a", url)
-
-    def _write_install_files(self, case: world.Case, argv: list[str]) -> None:
-        """Make the manifest and the file that give this answer: they were not recorded."""
-        said = case["stdout"] + case["stderr"]
-        match = re.search(r"(?:image|Image) ([0-9a-f-]{36}) \(([^@ ]+)[@ ]([^)]+)\)", said)
-        uuid, name, version = match.groups() if match else (None, "mine", "1.0")
-        manifest_name, file_name = argv[argv.index("-m") + 1], argv[argv.index("-f") + 1]
-        base = f"{self._node.node.directory}.sample"
-        words = ["--uuid", uuid] if uuid else []
-        self._node.node.command("image", "zone", name, *words, "--output", base)
-        with open(f"{base}.imgmanifest") as made, open(f"{base}.zfs.gz", "rb") as stream:
-            manifest, content = json.load(made), stream.read()
-        manifest |= {"version": version}
-        _spoil(manifest, said)
-        text = json.dumps(manifest)
-        if "InvalidManifest" in said:
-            text = text[:-1]
-        if "manifest path does not exist" not in said:
-            self._node.write(manifest_name, text)
-        if "file path does not exist" not in said:
-            self._node.write_bytes(file_name, content)
-
-    # rules
-
-    def _for_fwadm(self, case: world.Case) -> typing.Iterator[Arrange]:
-        for uuid in _UUID.findall(case["cmd"] + case["stdout"]):
-            if uuid in self._vms and self._node.vm(uuid) is None:
-                state = None
-                self._vm_in_state(uuid, state, case, ["vmadm", "get"])
-        uuids = _UUID.findall(case["cmd"]) + _UUID.findall(case["stdin"] or "")
-        absent = case["rc"] != 0 or case["stdout"] == "\n"
-        if " add" in case["cmd"]:
-            yield functools.partial(self._without_rules, set(uuids))
-        elif not absent:
-            yield functools.partial(self._with_rules, uuids, case)
-        yield functools.partial(self._only_rules, case)
-
-    def _with_rules(self, uuids: list[str], case: world.Case) -> None:
-        present = {r["uuid"] for r in json.loads(self._node.must("fwadm", "list", "-j").stdout)}
-        for uuid in set(uuids) & set(self._rules) - present:
-            self._node.must("fwadm", "add", document=self._rules[uuid])
-
-    def _without_rules(self, uuids: set[str]) -> None:
-        for rule in json.loads(self._node.must("fwadm", "list", "-j").stdout):
-            if rule["uuid"] in uuids:
-                self._node.must("fwadm", "delete", rule["uuid"])
-
-    def _only_rules(self, case: world.Case) -> None:
-        shown = _rules_shown(case["stdout"], self._rules)
-        present = json.loads(self._node.must("fwadm", "list", "-j").stdout)
-        self._without_rules({rule["uuid"] for rule in present})
-        for rule in shown:
-            self._node.must("fwadm", "add", document=rule)
+_PIPES: dict[str, typing.Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Suppose what is there."""
-
-
-def _argv(case: world.Case) -> list[str]:
-    argv = shlex.split(case["cmd"])
-    argv = argv[2:] if argv[0] == "timeout" else argv
-    return [argv[0].rpartition("/")[2], *argv[1:]]
-
-
-def _json(text: str | None) -> dict[str, typing.Any]:
-    try:
-        document = json.loads(text or "")
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _supposed_state(case: world.Case, argv: list[str]) -> str | None:
     if match := _STATE.search(case["stderr"]):
         return next(filter(None, match.groups()))
-    shown = _json(case["stdout"]).get("state")
+    shown = _traits(case).get("state") or records.document(case["stdout"]).get("state")
     if shown:
         return str(shown)
     return _READY.get(argv[1]) if case["rc"] == 0 else None
 
 
-def _missing_nics(payload: world.Case, vm: world.Case) -> list[world.Case]:
-    """Nics that an update takes away or changes and that the VM does not have."""
-    macs = [nic.get("mac") for nic in vm.get("nics", ())]
-    named = [*payload.get("remove_nics", ()), *(n["mac"] for n in payload.get("update_nics", ()))]
-    return [
+def _traits(case: world.Case) -> Vm:
+    found: Vm = {}
+    for pattern, traits in _TRAITS:
+        if re.search(pattern, case["stderr"]):
+            found = {**traits, **found}
+    return found
+
+
+def _fits(vm: Vm, traits: Vm) -> bool:
+    """Whether the brand, the uuid and the name that are wanted are those of a VM."""
+    return all(vm.get(key) == traits[key] for key in ("brand", "uuid", "alias") if key in traits)
+
+
+def _looks_like(vm: Vm, row: Vm) -> bool:
+    """Whether a VM shows what a row of a listing shows."""
+    shown = {key: value for key, value in row.items() if key not in ("type", "ram")}
+    return all(str(vm.get(key)) == str(value) for key, value in shown.items())
+
+
+def _with_parts(vm: Vm, payload: Vm, said: str) -> Vm:
+    """The VM with the nics and disks that an update of it takes away or changes."""
+    named = [*(payload.get("remove_nics") or ()), *_each(payload, "update_nics", "mac")]
+    here = [nic.get("mac") for nic in vm.get("nics") or ()]
+    nics = [
         {"mac": mac, "nic_tag": "internal", "ips": [f"192.168.5.{5 + number}/24"]}
         for number, mac in enumerate(named)
-        if mac not in macs
+        if mac not in here
     ]
+    disks = _missing_disks(vm, payload, said)
+    more = dict(vm)
+    if nics:
+        more["nics"] = [*(vm.get("nics") or ()), *nics]
+    if disks:
+        more["disks"] = [*(vm.get("disks") or ()), *disks]
+    return more
 
 
-def _clash(one: world.Case, other: world.Case) -> bool:
+def _missing_disks(vm: Vm, payload: Vm, said: str) -> list[Vm]:
+    paths = [*(payload.get("remove_disks") or ()), *_each(payload, "update_disks", "path")]
+    numbers = [int(n) for path in paths for n in re.findall(r"disk(\d+)$", str(path))]
+    size = re.search(r"current size\. \((\d+) >", said)
+    shown = {disk.get("path") for disk in vm.get("disks") or ()}
+    if not numbers or shown & set(paths):
+        return []
+    disk = {"model": "virtio", "media": "disk", "boot": False, "size": 1024}
+    if size:
+        disk["size"] = int(size[1])
+    start = len(vm.get("disks") or ())
+    wanted = range(start, max(numbers) + 1)
+    if not build.is_shown(vm):
+        return [disk for _ in wanted]
+    top = f"/dev/zvol/rdsk/zones/{vm['uuid']}"
+    gap = "-" if vm["brand"] == "kvm" else "/"
+    return [{**disk, "path": f"{top}{gap}disk{number}"} for number in wanted]
+
+
+def _each(payload: Vm, array: str, key: str) -> list[typing.Any]:
+    return [one.get(key) for one in payload.get(array) or () if isinstance(one, dict)]
+
+
+def _numbered(count: int) -> str:
+    return "".join(f"ffffffff-0000-4000-8000-{number:012d}\n" for number in range(count))
+
+
+def _clash(one: Vm, other: Vm) -> bool:
     """Whether two VMs cannot be on one node: an address that both have."""
 
-    def addresses(vm: world.Case) -> set[str]:
+    def addresses(vm: Vm) -> set[str]:
         nics = [nic for nic in vm.get("nics") or () if isinstance(nic, dict)]
         ips = [ip.partition("/")[0] for nic in nics for ip in nic.get("ips", [nic.get("ip", "")])]
         return {*ips, *(nic.get("mac", "") for nic in nics)} - {"", "dhcp", "addrconf"}
 
     return one.get("uuid") != other.get("uuid") and bool(addresses(one) & addresses(other))
-
-
-def _known_vms(series: list[world.Case]) -> dict[str, list[tuple[int, world.Case]]]:
-    """What the records of a series show of each VM, with their place in it."""
-    known: dict[str, list[tuple[int, world.Case]]] = {}
-    for case in series:
-        argv, documents = _argv(case), []
-        if argv[:2] == ["vmadm", "create"] and case["rc"] == 0:
-            documents = [_json(case["stdin"])]
-        elif argv[:2] == ["vmadm", "get"] and case["rc"] == 0:
-            documents = [_json(case["stdout"])]
-        elif argv[:2] == ["vmadm", "events"]:
-            documents = [*_json(case["stdout"].split("\n")[0]).get("vms", {}).values()]
-        for vm in documents:
-            if "uuid" in vm:
-                known.setdefault(vm["uuid"], []).append((case["seq"], vm))
-    return known
-
-
-def _known_manifests(series: list[world.Case]) -> dict[str, world.Case]:
-    found = {}
-    for case in series:
-        try:
-            shown = json.loads(case["stdout"] or "")
-        except ValueError:
-            continue
-        for info in shown if isinstance(shown, list) else [shown]:
-            if isinstance(info, dict) and "manifest" in info:
-                found[info["manifest"]["uuid"]] = {
-                    **info["manifest"],
-                    "+source": info.get("source"),
-                }
-    return found
-
-
-def _known_rules(series: list[world.Case]) -> dict[str, world.Case]:
-    """Rules by uuid, as they were added or shown."""
-    found = {}
-    for case in series:
-        if _argv(case)[0] != "fwadm":
-            continue
-        added = _json(case["stdin"])
-        if "uuid" in added and "rule" in added and " add" in case["cmd"]:
-            found[added["uuid"]] = added
-        for rule in _rules_shown(case["stdout"], {}):
-            found.setdefault(rule["uuid"], rule)
-    return found
-
-
-def _rules_shown(text: str, known: dict[str, world.Case]) -> list[world.Case]:
-    """The rules that a listing shows, completed from what is known of them."""
-    try:
-        shown = json.loads(text or "")
-    except ValueError:
-        return [rule for line in text.split("\n") for rule in _rule_of_line(line, known)]
-    rules = shown.get("rules", [shown]) if isinstance(shown, dict) else shown
-    return [
-        {k: v for k, v in r.items() if k not in ("version", "log")} for r in rules if "rule" in r
-    ]
-
-
-def _rule_of_line(line: str, known: dict[str, world.Case]) -> list[world.Case]:
-    match = re.match(r"([0-9a-f-]{36})[\s:,](true|-|)\s*[:,]?\s*(FROM .*?)\s*$", line)
-    if match is None:
-        return []
-    uuid, enabled, rule = match.groups()
-    base = known.get(uuid, {"uuid": uuid, "global": True})
-    return [{**base, "rule": rule, "enabled": enabled == "true"}]
-
-
-def _rows(text: str) -> dict[str, world.Case]:
-    """The VMs of a listing, with the fields that its columns show."""
-    lines = text.split("\n")
-    if lines[0].startswith('{"type":"ready"'):
-        return dict(json.loads(lines[0])["vms"])
-    header = lines[0].split()
-    if "UUID" not in header:
-        header = ["UUID", "TYPE", "RAM", "STATE", "ALIAS"]
-        lines = [line.replace(":", " ", 4) for line in lines]
-    rows = {}
-    for line in lines:
-        cells = dict(zip(header, line.split(), strict=False))
-        if _UUID.fullmatch(cells.get("UUID", "")):
-            rows[cells["UUID"]] = _fields(cells)
-    return rows
-
-
-def _fields(cells: dict[str, str]) -> world.Case:
-    fields: world.Case = {"uuid": cells["UUID"]}
-    if "STATE" in cells:
-        fields["state"] = cells["STATE"]
-    if cells.get("ALIAS", "-") != "-":
-        fields["alias"] = cells["ALIAS"]
-    if "RAM" in cells:
-        hvm = cells.get("TYPE") in ("KVM", "BHYV")
-        fields["ram" if hvm else "max_physical_memory"] = int(cells["RAM"])
-    return fields
-
-
-def _spoil(manifest: world.Case, said: str) -> None:
-    """Make a good manifest one that is answered so."""
-    if match := re.search(r'manifest says "([0-9a-f]+)"', said):
-        manifest["files"][0]["sha1"] = match[1]
-    if match := re.search(r'invalid image type, "([^"]+)"', said):
-        manifest["type"] = match[1]
-    if "bad magic number" in said:
-        manifest["files"][0]["compression"] = "none"
-    if match := re.search(r"requirements\.(\w+)=(\{.*?\})", said):
-        manifest["requirements"] = {match[1]: json.loads(match[2])}

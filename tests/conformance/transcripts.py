@@ -27,14 +27,17 @@ def judge(state: suppose.State, case: world.Case) -> str | None:
     What is said of a case that none gives is what the run that came nearest tells.
     """
     found: list[compare.Distance] = []
-    for arrange in state.candidates(case):
-        distance = _attempt(state, case, arrange)
-        if distance is None:
-            found = []
-            break
-        found.append(distance)
-    state.after(case)
-    return min(found, key=lambda distance: distance.lines).reason if found else None
+    try:
+        for arrange in state.candidates(case):
+            distance = _attempt(state, case, arrange)
+            if distance is None:
+                return None
+            found.append(distance)
+    except RuntimeError as error:
+        found.append(_failed(error))
+    finally:
+        state.after(case)
+    return min(found, key=lambda distance: distance.lines).reason
 
 
 def _attempt(
@@ -43,5 +46,9 @@ def _attempt(
     try:
         arrange()
     except RuntimeError as error:
-        return compare.Distance(10_000, str(error)[:500])
+        return _failed(error)
     return compare.compare(case, state.run(case))
+
+
+def _failed(error: RuntimeError) -> compare.Distance:
+    return compare.Distance(10_000, str(error)[:500])

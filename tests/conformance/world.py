@@ -15,6 +15,7 @@ import typing
 from tests import emulated
 
 SECONDS = 120
+SPEED = 500
 _KIND_OF_TYPE = {"zone-dataset": "zone", "lx-dataset": "lx", "zvol": "zvol"}
 
 
@@ -145,7 +146,7 @@ class World:
 @contextlib.contextmanager
 def up(environment: dict[str, typing.Any]) -> typing.Iterator[World]:
     """A node as environment.json says, gone afterwards."""
-    words = ["--speed", "500", "--memory", "512G", "--pool-size", "16T"]
+    words = ["--speed", str(SPEED), "--memory", "512G", "--pool-size", "16T"]
     for pool in environment["zpools"]:
         words += [] if pool == "zones" else ["--pool", f"{pool}=16T"]
     for tag, kind in environment["nic_tags"].items():

@@ -10,6 +10,7 @@ import os
 import pathlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Self
 
@@ -303,3 +304,23 @@ def sleepers(server: sshd.Server) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return [pid for pid, name in names.items() if name == "sleep\n"]
+
+
+def test_a_stream_without_a_limit_notices_that_the_server_is_gone(
+    server: sshd.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "KEEPALIVE_SECONDS", 0.2)
+    endless = transport.Command(("sleep", "60"), seconds=float("inf"))
+    with Proxy(server.port) as proxy:
+        ssh = connect(server, proxy)
+        with ssh.stream(endless) as running:
+            watchdog = threading.Timer(WAIT, proxy.hang_up)
+            watchdog.start()
+            started = time.monotonic()
+            # its system still acknowledges bytes, as that of a server which hangs
+            proxy.arm(TO_CLIENT, 0, quiet=True)
+            with pytest.raises(errors.OutcomeUnknown, match="broke"):
+                running.stdout.read(1)
+            assert time.monotonic() - started < WAIT / 2
+            watchdog.cancel()
+        ssh.close()

@@ -216,3 +216,24 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         threading.Event().wait(0.001)
+
+
+def test_a_pool_that_was_closed_lets_nobody_wait(make: Make) -> None:
+    pool = make()
+    pool.close()
+    started = time.monotonic()
+    with pytest.raises(errors.NotStarted, match="closed"):
+        pool.acquire(WAIT)
+    assert time.monotonic() - started < WAIT / 2
+
+
+def test_a_system_out_of_threads_is_not_started(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = make()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(errors.NotStarted, match="new thread"):
+        pool.acquire(WAIT)

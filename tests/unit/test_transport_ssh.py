@@ -14,13 +14,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from paramiko import common
 
 from nova_smartos.smartos import errors, transport
 from nova_smartos.smartos.transport import command as commands
-from nova_smartos.smartos.transport import connection
+from nova_smartos.smartos.transport import connection, process, session
 from tests.unit import sshd
 
 HOSTILE = [
@@ -449,3 +450,74 @@ def agent(key: pathlib.Path, directory: pathlib.Path) -> Iterator[str]:
 
 def resident() -> int:
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_waits_for_no_lock_of_its_parent(own: "Factory") -> None:
+    with own().stream(shell("cat")) as running:
+        # what another thread of the parent may be doing at that moment
+        with running._channel.lock:  # type: ignore[attr-defined]
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+        try:
+            sshd.wait_until(lambda: os.waitpid(child, os.WNOHANG)[0] == child)
+        except AssertionError:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        running.stdin.write(b"still here")
+        running.close_stdin()
+        assert running.stdout.read() == b"still here"
+
+
+def test_a_guest_cannot_say_that_its_command_never_ran(
+    own: "Factory", tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "zlogin").write_text("#!/bin/sh\necho 'sh: zlogin: not found' >&2\nexit 127\n")
+    (tmp_path / "zlogin").chmod(0o755)
+    assert own(tool_path=str(tmp_path)).run(transport.Command(("zlogin", "x"))).returncode == 127
+
+
+def test_a_key_that_others_may_read_is_not_used(own: "Factory", tmp_path: pathlib.Path) -> None:
+    key = tmp_path / "key"
+    sshd.keygen(key)
+    key.chmod(0o640)
+    with pytest.raises(errors.NotStarted, match="chmod 600") as caught:
+        own(key_file=key).run(shell("exit 0"))
+    assert not caught.value.retryable
+
+
+class SilentWire:
+    """A connection on which the server closes the channel in place of an answer."""
+
+    def __init__(self) -> None:
+        self.watchers: dict[int, connection.Watcher] = {}
+
+    def is_active(self) -> bool:
+        return True
+
+    def send_request(self, channel: Any, name: str, value: object, *, reply: bool) -> None:
+        for watcher in self.watchers.values():
+            watcher.handled(common.MSG_CHANNEL_CLOSE)
+
+
+class SilentChannel:
+    chanid = 0
+
+    def settimeout(self, seconds: float) -> None:
+        """Nothing blocks here."""
+
+
+def test_a_channel_closed_in_place_of_an_answer_is_not_waited_for() -> None:
+    limit = process.Limit(10.0)
+    running = session.Session(
+        shell("exit 0"),
+        limit,
+        cast(Any, None),
+        connection.Connection(cast(Any, SilentWire())),
+        cast(Any, SilentChannel()),
+    )
+    with pytest.raises(errors.OutcomeUnknown, match="closed the channel"):
+        running.execute(b"exit 0")
+    assert limit.left() > 5

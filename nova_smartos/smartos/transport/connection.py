@@ -24,6 +24,9 @@ CHANNEL_SECONDS = 20.0
 KEEPALIVE_SECONDS = 15
 #: A connection whose bytes nobody acknowledges for so long is dead.
 DEAD_SECONDS = 60
+#: Questions that a server may leave open, one every KEEPALIVE_SECONDS: its system may still
+#: acknowledge bytes while it hangs.
+UNANSWERED = DEAD_SECONDS // KEEPALIVE_SECONDS
 CLOSE_SECONDS = 5.0
 WINDOW_BYTES = 4 * 2**20
 PACKET_BYTES = 2**15
@@ -126,6 +129,10 @@ class Wire(paramiko.Transport):
         super().close()
         self.sock.close()
 
+    def keep_alive(self) -> None:
+        """Ask for a sign of life in every silence; a server that gives none is gone."""
+        self.packetizer.set_keepalive(KEEPALIVE_SECONDS, self._beat)
+
     def ask(self) -> int:
         """Ask the server for a sign of life; return what `answers` will be once it came."""
         message = paramiko.Message()
@@ -136,6 +143,12 @@ class Wire(paramiko.Transport):
             self._questions += 1
             self._send_user_message(message)  # type: ignore[attr-defined]
             return self._questions
+
+    def _beat(self) -> None:
+        # in paramiko's own thread, which ends of this error as of a closed socket
+        if self._questions - self.answers >= UNANSWERED:
+            raise EOFError("the server gives no sign of life")
+        self.ask()
 
     def _parse_request_success(self, message: paramiko.Message) -> None:
         self.answers += 1
@@ -201,8 +214,17 @@ class Connection:
         self.wire.close()
 
     def abandon(self) -> None:
-        """Let go of a connection that belongs to the parent of this process."""
-        self.wire.atfork()
+        """Let go of a connection that belongs to the parent of this process.
+
+        It is kept, since to take it apart paramiko wants locks that a thread of the parent may
+        have held.
+        """
+        self.wire.active = False
+        self.wire.sock.close()
+        _abandoned.append(self)
+
+
+_abandoned: list[Connection] = []
 
 
 def connect(target: Target) -> Connection:
@@ -214,7 +236,7 @@ def connect(target: Target) -> Connection:
     except BaseException:
         wire.close()
         raise
-    wire.set_keepalive(KEEPALIVE_SECONDS)
+    wire.keep_alive()
     return Connection(wire)
 
 
@@ -299,12 +321,21 @@ def _keys(target: Target) -> Iterator[Sequence[paramiko.PKey]]:
 
 def _key_from(path: pathlib.Path) -> paramiko.PKey:
     try:
+        _check_private(path)
         return paramiko.PKey.from_path(path)
     except (OSError, ValueError, TypeError, paramiko.SSHException) as error:
         # TypeError is what a key with a passphrase ends in
         reason = "it has a passphrase" if isinstance(error, TypeError) else _text(error)
         message = f"cannot read the key {path}: {reason}"
         raise errors.NotStarted(message, retryable=False) from error
+
+
+def _check_private(path: pathlib.Path) -> None:
+    status = path.stat()
+    # as OpenSSH: a key of another user may be shared with a group on purpose
+    if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+        message = f"others may read the key {path}: chmod 600 it"
+        raise errors.NotStarted(message, retryable=False)
 
 
 def _text(error: BaseException) -> str:

@@ -79,7 +79,6 @@ class Pool:
         """Close every connection and fail whoever waits."""
         with self._changed:
             self._closed = True
-            self._fail_all(errors.NotStarted("the transport was closed", retryable=False))
             closing, self._open = self._open, []
             self._changed.notify_all()
         for connection in closing:
@@ -92,6 +91,8 @@ class Pool:
 
     def _wait(self, ticket: _Ticket, until: float) -> connections.Connection:
         while True:
+            if self._closed:
+                raise _closed()
             if ticket.error is not None:
                 raise ticket.error
             if self._queue[0] is ticket and (connection := self._free()) is not None:
@@ -118,7 +119,11 @@ class Pool:
             return
         if usable and time.monotonic() < self._not_before:
             return
-        threading.Thread(target=self._open_for_queue, name="ssh-connect", daemon=True).start()
+        connecting = threading.Thread(target=self._open_for_queue, name="ssh-connect", daemon=True)
+        try:
+            connecting.start()
+        except RuntimeError as error:
+            raise errors.NotStarted(f"connecting failed: {error}") from error
         self._opening = True
 
     def _open_for_queue(self) -> None:
@@ -142,11 +147,11 @@ class Pool:
     def _opened(self, connection: connections.Connection) -> None:
         with self._changed:
             self._opening = False
-            if self._closed:
-                connection.close()
+            if not self._closed:
+                self._open.append(connection)
+                self._changed.notify_all()
                 return
-            self._open.append(connection)
-            self._changed.notify_all()
+        connection.close()
 
     def _failed(self, error: errors.NotStarted, pause: float) -> bool:
         """Tell those whose patience ended; return whether to try again, after the pause."""
@@ -169,9 +174,9 @@ class Pool:
                 ticket.error = _copy(error)
         self._changed.notify_all()
 
-    def _fail_all(self, error: errors.NotStarted) -> None:
-        for ticket in self._queue:
-            ticket.error = _copy(error)
+
+def _closed() -> errors.NotStarted:
+    return errors.NotStarted("the transport was closed", retryable=False)
 
 
 def _copy(error: errors.NotStarted) -> errors.NotStarted:

@@ -12,6 +12,7 @@ import pytest
 
 from smartos_emulator import events
 from smartos_emulator import node as node_module
+from smartos_emulator.vmadm import stream as stream_module
 from tests.unit.emulator import vm_node
 from tests.unit.emulator.vm_node import create, payload, run, uuid
 
@@ -144,8 +145,6 @@ def follow(node: node_module.Node, *words: str, until: str) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         done = threading.Event()
-        from smartos_emulator.vmadm import stream as stream_module
-
         real = stream_module._lines
 
         def keep(event: dict[str, Any], full: bool, as_json: bool) -> str:

@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -83,11 +84,11 @@ def test_nobody_leaves_the_root(node: node_module.Node, tmp_path: pathlib.Path) 
 
 
 def test_a_shell_of_sorts(node: node_module.Node) -> None:
-    ran = guest(node, "sh", "-c", "echo one > /f && echo two >> /f; cat < /f; exit 3")
+    ran = guest(node, "sh", "-c", "'echo one > /f && echo two >> /f; cat < /f; exit 3'")
     assert (ran.status, ran.out) == (3, "one\ntwo\n")
-    assert guest(node, "sh", "-c", "false || echo 'a  b'; false && echo c").out == "a  b\n"
+    assert guest(node, "false || echo 'a  b'; false && echo c").out == "a  b\n"
     assert guest(node, stdin="echo from\necho stdin\n").out == "from\nstdin\n"
-    assert guest(node, "sh", "-c", "cat /f | wc").err == "sh: `|' is not emulated\n"
+    assert guest(node, "cat /f | wc").err == "sh: `|' is not emulated\n"
 
 
 def test_a_full_pool(node: node_module.Node) -> None:
@@ -138,3 +139,55 @@ def test_the_console_wants_a_terminal(node: node_module.Node) -> None:
     ran = run(node, "zlogin", "-C", U)
     assert (ran.status, ran.out) == (0, "")
     assert "raw mode" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "out"),
+    [
+        (["echo one; echo two"], 0, "one\ntwo\n"),
+        (["echo", "'a;  b'", "#c"], 0, "a;  b\n"),
+        (["echo", "a#b", '"c \\$d"', "e\\ f"], 0, "a#b c $d e f\n"),
+        (["echo", "'$(id)'", "'`id`'", "'*'"], 0, "$(id) `id` *\n"),
+        (["ls /none 2>/dev/null || echo gone"], 0, "gone\n"),
+        (["ls /none 2>&1"], 1, "ls: /none: No such file or directory\n"),
+        (["exit", "3"], 3, ""),
+        ([""], 0, ""),
+    ],
+)
+def test_a_shell_reads_the_words(
+    node: node_module.Node, words: list[str], status: int, out: str
+) -> None:
+    ran = guest(node, *words)
+    assert (ran.status, ran.out) == (status, out)
+
+
+def test_quoted_words_reach_the_program_as_they_were(node: node_module.Node) -> None:
+    name = "/a b\n'c' $(d)"
+    assert guest(node, "tee", shlex.quote(name), stdin="text").status == 0
+    assert guest(node, "cat", shlex.quote(name)).out == "text"
+    assert (node.zones.root(U) / name[1:]).read_text() == "text"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["echo $HOME", "echo `id`", 'echo "$(id)"', "ls /*", "A=1 id", "for a in b", "a &", "(id)"],
+)
+def test_what_the_shell_cannot_do_it_refuses(node: node_module.Node, text: str) -> None:
+    ran = guest(node, f"touch /was; {text}")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.endswith(" is not emulated\n")
+    assert not (node.zones.root(U) / "was").exists()
+
+
+@pytest.mark.parametrize("text", ["echo 'a", "cat <", "echo >; id", "exit much"])
+def test_broken_scripts(node: node_module.Node, text: str) -> None:
+    ran = guest(node, text)
+    assert ran.status == 2
+    assert ran.err.startswith("sh: syntax error: ")
+
+
+def test_what_a_zone_runs_on_is_busy(node: node_module.Node) -> None:
+    ran = run(node, "zfs", "destroy", f"zones/{U}")
+    assert (ran.status, ran.err) == (1, f"cannot unmount '/zones/{U}': Device busy\n")
+    assert run(node, "zfs", "rename", f"zones/{U}", "zones/other").status == 1
+    assert get(node, U)["zfs_filesystem"] == f"zones/{U}"
