@@ -327,7 +327,7 @@ def _install_tools(directory: pathlib.Path) -> None:
     folder.mkdir(parents=True)
     source = pathlib.Path(client.__file__).read_text()
     interpreter = os.path.realpath(sys.executable)
-    programs = {name: f"#!{interpreter} -IS\n{source}" for name in tools.NAMES}
+    programs = dict.fromkeys(tools.NAMES, f"#!{interpreter} -IS\n{source}")
     # the node's only user is its root, whoever runs it here
     programs["pfexec"] = '#!/bin/sh\nexec "$@"\n'
     for name, text in programs.items():

@@ -61,7 +61,7 @@ def end(status: int) -> "typing.NoReturn":
     """End this process with `status`, by the signal it names when it is negative."""
     if status >= 0:
         os._exit(status)
-    import resource  # noqa: PLC0415 - a rare path, and this program starts often
+    import resource  # a rare path, and this program starts often
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None

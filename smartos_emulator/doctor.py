@@ -56,7 +56,9 @@ def _ssh() -> Finding:
         sshd.program("ssh-keygen")
     except sshd.Unavailable as error:
         return UNAVAILABLE, str(error)
-    version = subprocess.run([program, "-V"], capture_output=True, text=True).stderr.split("\n")
+    version = subprocess.run(
+        [program, "-V"], capture_output=True, text=True, check=False
+    ).stderr.split("\n")
     return REAL, next((line for line in version if line.startswith("OpenSSH")), program)
 
 

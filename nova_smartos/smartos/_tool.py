@@ -32,12 +32,15 @@ def text(pattern: str, error: type[errors.ToolError], code: str) -> Text:
     return Text(re.compile(pattern), error, code)
 
 
-#: Fits any tool that stores something; `.*` because other tools' texts are quoted inside.
+# Other tools' texts may come before, but what stands in quotes or in JSON is somebody else's word.
+_OWN_WORDS = r"(?:[^\"'{]|'[^']*')*"
+#: Fits any tool that stores something.
 SPACE = (
-    text(r".*\b(?:out of space|[Nn]o space left on device|ENOSPC)\b", errors.NoSpace, "NoSpace"),
-    text(r".*\b(?:[Dd]is[ck] )?quota exceeded", errors.NoSpace, "QuotaExceeded"),
-    text(r".*size is greater than available space", errors.NoSpace, "NoSpace"),
-)
+    text(_OWN_WORDS + r"\b(?:out of space|[Nn]o space left on device|ENOSPC)\b", errors.NoSpace,
+         "NoSpace"),
+    text(_OWN_WORDS + r"\bquota exceeded", errors.NoSpace, "QuotaExceeded"),
+    text(_OWN_WORDS + r"\bsize is greater than available space", errors.NoSpace, "NoSpace"),
+)  # fmt: skip
 #: The tools in JavaScript die of their own mistakes: SIGABRT or SIGTRAP, however it is reported.
 ABORTS = (-6, -5, 134, 133)
 _THROWN = re.compile(
@@ -182,7 +185,13 @@ class Tool:
         try:
             return parser(result.stdout)
         except errors.OutputError as error:
-            raise errors.OutputError.from_result(result, error.message) from None
+            message = error.message
+        # not in there: the parser's error, which would be the context, may quote a secret
+        raise self._not_understood(result, message)
+
+    def _not_understood(self, result: transport.Result, message: str) -> errors.OutputError:
+        """The error for an output; a tool that tells secrets leaves them out."""
+        return errors.OutputError.from_result(result, message)
 
     def _document(self, payload: object) -> bytes:
         """A payload as JSON for stdin; anything in strings passes, escaped."""
@@ -231,7 +240,10 @@ def split(line: str, separator: str) -> list[str]:
 
 def lines(output: str) -> list[str]:
     """The lines of an output; unlike splitlines(), only a newline ends one."""
-    return output.removesuffix("\n").split("\n") if output else []
+    *whole, rest = output.split("\n")
+    if rest:
+        raise errors.OutputError(f"the last line is cut off: {records.excerpt(rest)}")
+    return whole
 
 
 def _rows(parser: Callable[[list[str]], T], columns: int, separator: str, output: str) -> list[T]:

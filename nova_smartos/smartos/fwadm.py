@@ -164,8 +164,9 @@ def _messages(stderr: str) -> str:
     """The messages of fwadm's JSON, one a line; any other text as it is."""
     try:
         listed = json.loads(stderr)["errors"]
-        return "\n".join(each["message"] for each in listed)
-    except (ValueError, TypeError, KeyError, RecursionError):
+        # a message quotes rules: only its beginning is fwadm's own word
+        return "\n".join(" ".join(each["message"].splitlines()) for each in listed)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return stderr
 
 

@@ -107,9 +107,11 @@ class Kstat(_tool.Tool):
         operands = [self._selector(each) for each in selectors]
         result = self._transport.run(self._command("-j", *flags, *operands))
         # exit 1 with nothing on stderr is how it says that nothing matched
-        if result.returncode == 1 and not result.stderr:
+        if result.returncode != 1 or result.stderr:
+            self._checked(result)
+        elif not result.stdout.strip("[,] \n"):
             return []
-        return self._parsed(_kstats, self._checked(result))
+        return self._parsed(_kstats, result)
 
     def _selector(self, selector: Selector) -> str:
         words = (selector.module, selector.name, selector.statistic)

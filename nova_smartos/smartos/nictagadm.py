@@ -55,7 +55,8 @@ class Nictagadm(_tool.Tool):
         names = [self._tag(tag) for tag in tags]
         result = self._transport.run(self._command("exists", "-l", *names))
         # the tags that are missing, and nothing else, stand on stderr
-        if result.returncode == 1 and not result.stderr.startswith("Error: "):
+        missing = set(result.stderr.split())
+        if result.returncode == 1 and missing and missing.issubset(names):
             return False
         self._checked(result)
         return True

@@ -81,9 +81,11 @@ def parse(text: str, *, parse_float: Callable[[str], Any] | None = None) -> Any:
     try:
         return json.loads(text, parse_float=parse_float, parse_constant=_refuse_constant)
     except RecursionError:
-        raise errors.OutputError(f"JSON nested too deeply: {excerpt(text)}") from None
+        problem = "JSON nested too deeply"
     except ValueError as exc:
-        raise errors.OutputError(f"not JSON ({exc}): {excerpt(text)}") from None
+        problem = f"not JSON ({exc})"
+    # not in there: json's error, which would be the context, holds the whole text
+    raise errors.OutputError(f"{problem}: {excerpt(text)}")
 
 
 def texts(data: list[Any]) -> list[str]:
@@ -197,6 +199,12 @@ def _integer(value: object) -> int:
     return value
 
 
+def _real(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"a number is expected, not {_kind(value)}")
+    return value
+
+
 def _number(value: object) -> decimal.Decimal:
     if isinstance(value, bool) or not isinstance(value, (int, float, decimal.Decimal)):
         raise ValueError(f"a number is expected, not {_kind(value)}")
@@ -229,6 +237,7 @@ _SCALARS: dict[Any, Converter] = {
     bool: _boolean,
     int: _integer,
     decimal.Decimal: _number,
+    float: _real,
     str: _text,
     datetime.datetime: _timestamp,
 }

@@ -6,6 +6,7 @@ create and update drop properties that a brand does not have and report success:
 """
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -25,10 +26,16 @@ _ALREADY_STOPPED = re.compile(r"VM \S+ is already not 'running' \(currently: (\S
 _CREATED = re.compile(r"Successfully (?:created|received) VM (\S+)")
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.*:-]*")
 _NAMED = re.compile(r"(?:Invalid value\(s\) for|Missing required properties): (.+)")
-_PASSWORD = re.compile(r".*_pw|(?:spice|vnc)_password|.*password", re.IGNORECASE)
+_PASSWORD = re.compile(r".*_pw|.*password|user-(?:data|script)", re.IGNORECASE)
 _SIGNAL = re.compile(r"[A-Z0-9][A-Z0-9+-]*")
 _SNAPSHOT = re.compile(r"[A-Za-z0-9_.:%-]{1,64}")
 _METADATA = ("customer_metadata", "internal_metadata")
+# What _PASSWORD and _METADATA say, in JSON that may be cut off anywhere: the members' values.
+_TOLD = re.compile(
+    r'("(?:[^"\\]*(?:_pw|password)|user-(?:data|script)|internal_metadata)"\s*:\s*)'
+    r'(?:"(?:[^"\\]|\\.)*+|\{(?:[^"{}]|"(?:[^"\\]|\\.)*+"?+)*+)',
+    re.IGNORECASE | re.DOTALL,
+)
 
 TEXTS = (
     # the VM is not there
@@ -171,7 +178,11 @@ class Vmadm(_tool.Tool):
     def create(self, payload: Mapping[str, Any], *, seconds: float | None = None) -> str:
         """vmadm create < PAYLOAD: return the uuid once the guest has provisioned itself."""
         limit = seconds or _create_seconds(payload)
-        return _created(self._send("create", payload=payload, seconds=limit))
+        result = self._send("create", payload=payload, seconds=limit)
+        uuid = _created(result)
+        if payload.get("uuid", uuid) != uuid:
+            raise self._not_understood(result, f"the VM that was created is another: {uuid}")
+        return uuid
 
     def create_snapshot(self, uuid: str, name: str) -> None:
         """vmadm create-snapshot UUID NAME"""
@@ -195,7 +206,10 @@ class Vmadm(_tool.Tool):
 
     def get(self, uuid: str) -> vms.Vm:
         """vmadm get UUID"""
-        return self._read(_vm, "get", self._uuid(uuid))
+        found = self._read(_vm, "get", self._uuid(uuid))
+        if found.uuid != uuid:
+            raise errors.OutputError(f"vmadm get {uuid}: {found.uuid} is another VM")
+        return found
 
     def info(self, uuid: str, *types: str) -> dict[str, Any]:
         """vmadm info UUID [TYPE,…]: of a running HVM; {} when there is nothing to tell."""
@@ -312,10 +326,7 @@ class Vmadm(_tool.Tool):
             return vms.Verdict()
         if result.returncode != 1 or not result.stderr.startswith("{"):
             raise self._failure(result)
-        try:
-            return vms.Verdict.from_json(records.object_(result.stderr))
-        except errors.OutputError as error:
-            raise errors.OutputError.from_result(result, error.message) from None
+        return self._parsed(_verdict, dataclasses.replace(result, stdout=result.stderr))
 
     def _failure(self, result: transport.Result) -> errors.ToolError:
         if result.returncode == 2 and "FATAL: " not in result.stderr:
@@ -329,6 +340,13 @@ class Vmadm(_tool.Tool):
                 # key=~value is vmadm's way to write a regular expression
                 raise self._refused(f"a filter cannot look for a leading ~: {name}")
         return [f"{name}={value}" for name, value in filters.items()]
+
+    def _not_understood(self, result: transport.Result, message: str) -> errors.OutputError:
+        told = dataclasses.replace(result, stdout=_TOLD.sub(rf"\1{transport.MASK}", result.stdout))
+        # an excerpt is escaped once more, so that the end of a value is hard to tell
+        secret = _TOLD.search(message)
+        shown = message[: secret.end(1)] + transport.MASK if secret else message
+        return errors.OutputError.from_result(told, shown)
 
     def _send(
         self,
@@ -359,9 +377,10 @@ def properties(error: errors.ToolError) -> tuple[str, ...]:
 
 def _create_seconds(payload: Mapping[str, Any]) -> float:
     # a large HVM may take 300 s for every 4 GiB; what comes before needs some time as well
-    ram = payload.get("ram")
-    gigabytes = ram // 4096 if isinstance(ram, int) else 0
-    return 2 * PROVISION_SECONDS + PROVISION_SECONDS * max(1, gigabytes)
+    # and vmadm takes a number as text
+    ram = str(payload.get("ram"))
+    steps = int(ram) // 4096 if ram.isdecimal() else 0
+    return 2 * PROVISION_SECONDS + PROVISION_SECONDS * max(1, steps)
 
 
 def _created(result: transport.Result) -> str:
@@ -407,6 +426,10 @@ def _secret_values(kind: str, metadata: object) -> list[object]:
         for name, value in metadata.items()
         if _PASSWORD.fullmatch(name) or (kind == "internal_metadata" and len(str(value)) > 7)
     ]
+
+
+def _verdict(output: str) -> vms.Verdict:
+    return vms.Verdict.from_json(records.object_(output))
 
 
 def _vm(output: str) -> vms.Vm:

@@ -49,7 +49,8 @@ class Disk(records.Record):
     model: str | None = None
     pci_slot: str | None = None
     refreservation_mib: int | None = key("refreservation", None)
-    size_mib: int | None = key("size", None)
+    #: not always a whole number: vmadm divides what zfs says
+    size_mib: float | None = key("size", None)
     uuid: str | None = None
     zfs_filesystem: str | None = None
     zpool: str | None = None
@@ -125,7 +126,8 @@ class Vm(records.Record):
     owner_uuid: str | None = None
     pid: int | None = None
     platform_buildstamp: str | None = None
-    quota_gib: int | None = key("quota", None)
+    #: not always a whole number: vmadm divides what zfs says
+    quota_gib: float | None = key("quota", None)
     ram_mib: int | None = key("ram", None)
     resolvers: tuple[str, ...] = ()
     routes: Mapping[str, Any] = key("routes", dict)

@@ -5,6 +5,7 @@ import builtins
 import contextlib
 import dataclasses
 import datetime
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,6 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:% /-]*")
 _SNAPSHOT = re.compile(_NAME.pattern + r"@[A-Za-z0-9_.:% -]+")
 _ANY = re.compile(_NAME.pattern + r"(?:[@#][A-Za-z0-9_.:% -]+)?")
 _PROPERTY = re.compile(r"[a-z0-9][a-z0-9:._@#-]*")
+_QUOTED = re.compile(r"'[^']*'")
 _TAG = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.:-]*")
 _TOKEN = re.compile(r"[0-9]+-[0-9a-f-]+")
 _TYPES = frozenset({"all", "bookmark", "filesystem", "snapshot", "volume"})
@@ -71,12 +73,11 @@ class Dataset:
     refreservation_bytes: int | None
     volsize_bytes: int | None
     origin: str | None
-    mountpoint: str | None
 
 
+# No mountpoint: a tenant sets that of a delegated dataset, and it may hold tabs and lines.
 _COLUMNS = (
     "name type creation used available referenced quota refquota refreservation volsize origin"
-    " mountpoint"
 ).split()
 
 
@@ -116,10 +117,12 @@ class Zfs(_tool.Tool):
         self._change("destroy", *flags, self._any(name))
 
     def get(self, name: str, *properties: str) -> dict[str, str | None]:
-        """zfs get -Hp -o property,value PROPERTY,… DATASET"""
-        wanted = ",".join(self._property(each) for each in properties) or "all"
-        arguments = ("get", "-Hp", "-o", "property,value", wanted, self._any(name))
-        return dict(self._read(_pairs, *arguments))
+        """zfs get -Hp -o property,value PROPERTY,… DATASET: all of them when none is named."""
+        # as zfs itself does for all: its own first, those of users last
+        wanted = sorted((self._property(each) for each in properties), key=_is_users)
+        parser = functools.partial(_values, frozenset(wanted))
+        listed = ",".join(wanted) or "all"
+        return self._read(parser, "get", "-Hp", "-o", "property,value", listed, self._any(name))
 
     def hold(self, tag: str, snapshot: str, *, recursive: bool = False) -> None:
         """zfs hold [-r] TAG SNAPSHOT"""
@@ -236,6 +239,10 @@ class Zfs(_tool.Tool):
         snapshots = [self._snapshot(name) for name in names]
         self._change("snapshot", *flags, *self._options(properties), *snapshots)
 
+    def _unprefixed(self, line: str) -> str:
+        # a tenant names a delegated dataset, with blanks and colons, but never with quotes
+        return _QUOTED.sub("''", line)
+
     def _failure(self, result: transport.Result) -> errors.ToolError:
         error = super()._failure(result)
         if result.returncode == 2 and not error.code:
@@ -283,7 +290,6 @@ def _dataset(values: Sequence[str]) -> Dataset:
         refreservation_bytes=number(cell["refreservation"]),
         volsize_bytes=number(cell["volsize"]),
         origin=_value(cell["origin"]),
-        mountpoint=_value(cell["mountpoint"]),
     )
 
 
@@ -291,15 +297,24 @@ def _datasets(output: str) -> list[Dataset]:
     return _tool.table(_dataset, len(_COLUMNS))(output)
 
 
-def _pairs(output: str) -> list[tuple[str, str | None]]:
-    # a user's property may hold a tab, which is why the value comes last; and may hold lines
-    found: list[tuple[str, str | None]] = []
+def _is_users(name: str) -> bool:
+    return ":" in name
+
+
+def _values(wanted: frozenset[str], output: str) -> dict[str, str | None]:
+    # A user's property may hold tabs and lines, and those may look like another property. It comes
+    # after zfs's own ones, so that it can pretend to be none of them.
+    found: dict[str, str | None] = {}
+    last = ""
     for line in _tool.lines(output):
         name, tab, value = line.partition("\t")
-        if tab and _PROPERTY.fullmatch(name):
-            found.append((name, None if value == "-" else value))
-        elif found:
-            found[-1] = (found[-1][0], f"{found[-1][1] or ''}\n{line}")
+        pretends = name in found or (_is_users(last) and not _is_users(name))
+        asked = bool(_PROPERTY.fullmatch(name)) and (not wanted or name in wanted)
+        if tab and asked and not pretends:
+            last = name
+            found[name] = None if value == "-" else value
+        elif last:
+            found[last] = f"{found[last] or ''}\n{line}"
         else:
             raise errors.OutputError(f"no property and value: {records.excerpt(line)}")
     return found

@@ -145,9 +145,7 @@ def _simple(process: process_module.Process, words: list[script.Token]) -> int:
         if argv[:1] == ["exit"]:
             raise _Ended(int(argv[1]) & 0xFF if argv[1:] else 0)
         stdin, stdout, stderr = streams
-        command = dataclasses.replace(
-            process, argv=argv, stdin=stdin, stdout=stdout, stderr=stderr
-        )
+        command = dataclasses.replace(process, argv=argv, stdin=stdin, stdout=stdout, stderr=stderr)
         return execute(command) if argv else 0
 
 

@@ -10,9 +10,7 @@ from smartos_emulator import guest
 from smartos_emulator.vmadm import console
 
 _USAGE_STATUS = 2
-_USAGE = (
-    "usage: zlogin [ -nQCES ] [ -e cmdchar ] [-l user] zonename [command [args ...] ]\n"
-)
+_USAGE = "usage: zlogin [ -nQCES ] [ -e cmdchar ] [-l user] zonename [command [args ...] ]\n"
 _CONSOLE_CLASHES = (("-l", "-l"), ("-n", "-n"), ("-S", "-S"))
 
 

@@ -6,7 +6,7 @@ import re
 import typing
 
 from smartos_emulator import call as call_module
-from smartos_emulator import js
+from smartos_emulator import js, storage, zones
 from smartos_emulator.vmadm import (
     bundle,
     console,
@@ -141,6 +141,10 @@ def main(call: call_module.Call) -> int:
         message = _COMMANDS[command](run)
     except (failures.VmError, errors.PayloadError) as error:
         call.err(f"{error}\n")
+        return 1
+    except (storage.StorageError, zones.ZoneError) as error:
+        # somebody took away, in the meantime, what this run had found
+        call.err(f"{failures.command_failed(str(error).rstrip())}\n")
         return 1
     except js.JavaScriptError as error:
         raise call_module.Abort(_uncaught(str(error))) from None

@@ -40,15 +40,24 @@ def write(node: "node_module.Node", uuid: str, vm: Vm) -> None:
         "routes": known["routes"],
     }
     config = zoneroot.Root(folder).host("config")
-    config.mkdir(parents=True, exist_ok=True)
-    for kind, document in documents.items():
-        _replace(config / f"{kind}.json", document)
+    texts = {
+        config / f"{kind}.json": _text(document).encode("utf-8", "surrogateescape")
+        for kind, document in documents.items()
+    }
+    changed = {path: text for path, text in texts.items() if _read(path) != text}
+    if changed:
+        node.storage.check(name, sum(len(text) for text in changed.values()))
+        config.mkdir(parents=True, exist_ok=True)
+    for path, text in changed.items():
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(text)
+        temporary.replace(path)
     node.storage.charge(name)
 
 
-def _replace(path: pathlib.Path, document: Vm) -> None:
-    """Write a file in one step; an unchanged one is left alone."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text, "utf-8", "surrogateescape")
-    temporary.replace(path)
+def _text(document: Vm) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _read(path: pathlib.Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() and not path.is_symlink() else None

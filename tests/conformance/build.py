@@ -30,7 +30,9 @@ def make(node: world.World, vm: Vm, state: str | None = None) -> None:
     """Create `vm` and bring it to its state."""
     state = state or state_of(vm)
     payload, added = _disks_apart(payload_of(vm), vm)
-    later = _create(node, vm, payload, state)
+    moved = bool(added) or len(payload.get("disks") or ()) > len(vm.get("disks") or ())
+    # disks change while the VM is stopped only
+    later = _create(node, vm, payload, "stopped" if moved and state == "running" else state)
     for key in later:
         node.must("vmadm", "update", vm["uuid"], document={key: vm[key]})
     for disk in added:

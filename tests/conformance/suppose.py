@@ -265,6 +265,8 @@ class State:
             yield functools.partial(self._as_many, case, argv)
             return
         yield functools.partial(self._only, case, argv)
+        if argv[1] != "list":
+            yield functools.partial(self._only, case, argv, anew=True)
 
     def _as_many(self, case: world.Case, argv: list[str]) -> None:
         """Have as many VMs that a unique lookup finds as it complains of."""
@@ -280,15 +282,18 @@ class State:
         for row in shape[len(here) :]:
             self.rebuild({**self.plain(row["uuid"]), **row}, None, case, argv)
 
-    def _only(self, case: world.Case, argv: list[str]) -> None:
-        """Have the VMs that the listing shows, and no other that it would show."""
+    def _only(self, case: world.Case, argv: list[str], *, anew: bool = False) -> None:
+        """Have the VMs that the listing shows, and no other that it would show.
+
+        A lookup is in the order in which they were made: `anew` makes them all in that order.
+        """
         wanted = self._identified(case, argv)
         filtered = any("=" in word for word in argv[2:])
         if filtered:
             here = set(records.UUID.findall(self._node.run(*argv).stdout))
         else:
             here = set(self._node.uuids())
-        for uuid in here - {row["uuid"] for row in wanted}:
+        for uuid in here - (set() if anew else {row["uuid"] for row in wanted}):
             self._node.remove_vm(uuid)
         for row in wanted:
             vm = row if build.is_shown(row) else {**self.nearest(row["uuid"], case)[0], **row}

@@ -28,7 +28,8 @@ def test_a_cap_of_zero(target, create):
 
 @pytest.mark.known("recorded")
 def test_tags_and_metadata(target, create):
-    """Tags and metadata change by their set and remove keys; a whole object is dropped without a word."""
+    """Tags and metadata change by their set and remove keys;
+    a whole object is dropped without a word."""
     made = create("joyent-minimal", autoboot=False, tags={"a": "b", "c": 1})
     target.node.vmadm.update(
         made,

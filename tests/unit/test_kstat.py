@@ -120,3 +120,7 @@ def test_selectors() -> None:
 def test_selectors_that_are_refused(module: str) -> None:
     with pytest.raises(errors.InvalidPayload):
         kstat.Kstat(fake_transport.refusing()).read([kstat.Selector(module)])
+
+
+def test_what_matched_is_not_thrown_away_for_what_did_not() -> None:
+    assert [each.instance for each in read(f"[{ONE}]", returncode=1)] == [7]

@@ -2,6 +2,9 @@
 """Node: all tools on one transport, and a context manager that closes it."""
 
 import pathlib
+import re
+
+import pytest
 
 from nova_smartos.smartos import _tool, node, transport
 from tests.unit import fake_transport
@@ -29,3 +32,12 @@ def test_constructors(tmp_path: pathlib.Path) -> None:
         assert isinstance(local.transport, transport.Local)
     with node.Node.ssh("node.example.org", known_hosts_file=tmp_path / "none") as remote:
         assert isinstance(remote.transport, transport.SSH)
+
+
+@pytest.mark.parametrize("path", ["README.rst", "doc/source/toolkit.rst"])
+def test_the_documents_call_what_there_is(path: str) -> None:
+    text = (pathlib.Path(__file__).parents[2] / path).read_text()
+    gz = node.Node(fake_transport.refusing())
+    calls = re.findall(r"\bgz\.(\w+)\.(\w+)\(", text)
+    assert calls
+    assert [call for call in calls if not hasattr(getattr(gz, call[0]), call[1])] == []

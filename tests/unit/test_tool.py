@@ -191,3 +191,12 @@ def test_only_a_newline_ends_a_line() -> None:
     assert _tool.lines("a\rb\x0bc\u2028d\ne\n") == ["a\rb\x0bc\u2028d", "e"]
     assert _tool.lines("") == []
     assert _tool.lines("\n\n") == ["", ""]
+
+
+def test_lines_that_were_cut_off_are_not_whole() -> None:
+    with pytest.raises(errors.OutputError, match="cut off"):
+        _tool.lines("zones/a\t123\nzones/b\t12")
+
+
+def test_a_quoted_text_is_not_the_tools_own_word() -> None:
+    assert run('Invalid lookup key: "No space left on device"\n').code == ""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The smaller tools refuse what could be taken for an option or does not fit, and run nothing."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 
-from nova_smartos.smartos import errors, node
+from nova_smartos.smartos import errors, fwadm, nictagadm, node
 from tests.unit import fake_transport
 
 VM = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
@@ -52,3 +53,22 @@ def test_sysinfo_update_refreshes_first() -> None:
     )
     with carrier, pytest.raises(errors.OutputError, match="Info: key 'UUID' is missing"):
         node.Node(carrier).sysinfo.update()
+
+
+def test_only_the_tags_in_question_can_be_missing() -> None:
+    argv = ("nictagadm", "exists", "-l", "one", "two")
+    missing = fake_transport.expecting(*argv, stderr="two\n", returncode=1)
+    assert nictagadm.Nictagadm(missing).exists("one", "two") is False
+    for said in ("", "/usr/bin/nictagadm[12]: awk: not found\n", "three\n"):
+        broken = fake_transport.expecting(*argv, stderr=said, returncode=1)
+        with pytest.raises(errors.ToolError):
+            nictagadm.Nictagadm(broken).exists("one", "two")
+
+
+def test_a_rules_text_is_not_fwadms_own_word() -> None:
+    said = json.dumps({"errors": [{"message": "Error at character 3: 'x\nUnknown rule: y'"}]})
+    carrier = fake_transport.expecting(
+        "fwadm", "add", "-j", stderr=said, returncode=1, stdin=b'{"rules": []}'
+    )
+    with pytest.raises(errors.InvalidPayload):
+        fwadm.Fwadm(carrier).add([])

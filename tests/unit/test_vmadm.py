@@ -190,3 +190,49 @@ def test_the_properties_of_a_refusal() -> None:
 def test_arguments_that_are_refused(call: Callable[[vmadm.Vmadm], object]) -> None:
     with pytest.raises(errors.InvalidPayload):
         call(vmadm.Vmadm(fake_transport.refusing()))
+
+
+def test_sizes_that_are_no_whole_numbers() -> None:
+    """vmadm divides what zfs says; one odd VM must not hide the others."""
+    disk = {"path": "/dev/zvol/rdsk/zones/x/disk0", "size": 10.0078125}
+    document = DOCUMENT | {"quota": 10.5, "disks": [disk]}
+    carrier = fake_transport.expecting("vmadm", "lookup", "-j", stdout=json.dumps([document]))
+    (found,) = vmadm.Vmadm(carrier).lookup()
+    assert (found.quota_gib, found.disks[0].size_mib) == (10.5, 10.0078125)
+    assert json.dumps(found.quota_gib) == "10.5"
+
+
+@pytest.mark.parametrize("end", [None, -1, -3, 100])
+def test_secrets_of_a_vm_are_not_in_an_error(end: int | None) -> None:
+    document = DOCUMENT | {
+        "state": 3,
+        "customer_metadata": {"root_pw": "hunter22", "user-data": '#cloud\nhunter22 "x"'},
+        "vnc_password": "hunter22",
+        "internal_metadata": {"nova:token": "hunter22", "a": "}hunter22"},
+    }
+    for indent in (None, 2):
+        output = json.dumps(document, indent=indent)[:end]
+        carrier = fake_transport.expecting("vmadm", "get", VM, stdout=output)
+        with pytest.raises(errors.OutputError) as caught:
+            vmadm.Vmadm(carrier).get(VM)
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert "hunter22" not in f"{error} {vars(error)} {getattr(error, 'doc', '')}"
+            error = error.__context__
+
+
+def test_another_vm_than_the_one_asked_for() -> None:
+    other = STREAM
+    answer = json.dumps(DOCUMENT | {"uuid": other})
+    with pytest.raises(errors.OutputError, match=other):
+        vmadm.Vmadm(fake_transport.expecting("vmadm", "get", VM, stdout=answer)).get(VM)
+    payload = {"uuid": other, "brand": "lx"}
+    with pytest.raises(errors.OutputError, match=VM):
+        vmadm.Vmadm(fake_transport.expecting("vmadm", "create", stderr=CREATED)).create(payload)
+
+
+def test_the_limit_of_create_knows_ram_as_text() -> None:
+    carrier = fake_transport.expecting("vmadm", "create", stderr=CREATED)
+    vmadm.Vmadm(carrier).create({"ram": "65536"})
+    limit = carrier.commands[0].seconds
+    assert limit is not None and limit > 16 * vmadm.PROVISION_SECONDS

@@ -99,3 +99,43 @@ def test_a_resume_token_that_is_none() -> None:
     tool = zfs.Zfs(fake_transport.refusing())
     with pytest.raises(errors.InvalidPayload), tool.send_resumed("-n"):
         pass
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zones/x/data/a: no such pool",
+        "zones/x/data/snapshot a does not exist",
+        "zones/x/data/a: dataset does not exist",
+        "zones/x/data/a: out of space",
+    ],
+)
+def test_a_tenants_dataset_name_does_not_decide(name: str) -> None:
+    stderr = f"cannot destroy '{name}': dataset is busy\n"
+    carrier = fake_transport.expecting(
+        "zfs", "destroy", "-r", "zones/x", stderr=stderr, returncode=1
+    )
+    with pytest.raises(errors.InvalidState) as caught:
+        zfs.Zfs(carrier).destroy("zones/x", recursive=True)
+    assert (caught.value.code, caught.value.stderr) == ("Busy", stderr)
+
+
+def test_a_tenants_property_cannot_pretend_to_be_another() -> None:
+    argv = ("zfs", "get", "-Hp", "-o", "property,value")
+    evil = "note:a\tx\nquota\t0\nnova:owner\tme\nused\t1\n"
+    asked = fake_transport.expecting(*argv, "quota,note:a", "zones/x", stdout="quota\t5\n" + evil)
+    assert zfs.Zfs(asked).get("zones/x", "note:a", "quota") == {
+        "quota": "5",
+        "note:a": "x\nquota\t0\nnova:owner\tme\nused\t1",
+    }
+    whole = fake_transport.expecting(*argv, "all", "zones/x", stdout="quota\t5\n" + evil)
+    found = zfs.Zfs(whole).get("zones/x")
+    assert found["quota"] == "5" and "used" not in found
+
+
+def test_a_tenants_mountpoint_does_not_break_the_list() -> None:
+    """A mountpoint may hold tabs and lines, so the list does not ask for it."""
+    carrier = fake_transport.refusing()
+    with pytest.raises(AssertionError, match="unexpected command"):
+        zfs.Zfs(carrier).list()
+    assert "mountpoint" not in carrier.commands[0].argv[4]

@@ -2,6 +2,7 @@
 """The only door to processes and sockets: one command to a node, one result back."""
 
 from nova_smartos.smartos.transport.command import (
+    MASK,
     Command,
     Process,
     Result,
@@ -15,6 +16,7 @@ from nova_smartos.smartos.transport.ssh import SSH
 from nova_smartos.smartos.transport.trace import Tracer
 
 __all__ = [
+    "MASK",
     "SSH",
     "Command",
     "Local",

@@ -379,3 +379,34 @@ def test_many_at_once_take_little_longer_than_one(node: node_module.Node) -> Non
     assert len(run(node, "vmadm", "lookup", "state=running").out.split()) == len(numbers)
     one_after_the_other = len(numbers) * (zones.INSTALL_SECONDS + 2.7)
     assert elapsed < one_after_the_other / 2
+
+
+def test_a_dataset_that_somebody_destroyed(node: node_module.Node) -> None:
+    create(node, payload(autoboot=False))
+    assert run(node, "zfs", "destroy", "-r", f"zones/{U}").status == 0
+    ran = run(node, "vmadm", "update", U, stdin='{"set_tags": {"a": "b"}}')
+    text = f"Command failed: cannot open 'zones/{U}': dataset does not exist\n"
+    assert (ran.status, ran.err) == (1, text)
+
+
+def test_a_vm_deleted_while_it_is_made(node: node_module.Node) -> None:
+    def take_away(_kind: str, name: str) -> None:
+        if name == f"zones/cores/{U}":
+            node.zones.mark(U, "configured")
+            node.zones.unconfigure(U)
+
+    node.storage.subscribe(take_away)
+    ran = run(node, "vmadm", "create", stdin=json.dumps(payload()))
+    text = f"Command failed: {U}: No such zone configured\n"
+    assert (ran.status, ran.err) == (1, text)
+
+
+def test_metadata_that_does_not_fit_changes_nothing(node: node_module.Node) -> None:
+    create(node, payload(customer_metadata={"k": "old"}))
+    node.storage.fill("zones", True)
+    change = json.dumps({"set_customer_metadata": {"k": "new"}})
+    ran = run(node, "vmadm", "update", U, stdin=change)
+    assert (ran.status, ran.err) == (1, "first of 1 error: ENOSPC, write\n")
+    assert run(node, "vmadm", "stop", U).status == 0
+    node.storage.fill("zones", False)
+    assert get(node, U)["customer_metadata"] == {"k": "old"}
