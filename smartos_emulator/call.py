@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import re
 import select
 import signal
 import threading
@@ -14,6 +15,7 @@ if typing.TYPE_CHECKING:
     from smartos_emulator import node as node_module
 
 _local = threading.local()
+_DESCRIPTOR = re.compile(r"(?:/dev|/proc/self)/fd/(\d+)")
 
 
 class Exit(Exception):
@@ -112,6 +114,8 @@ class Call:
         """Where a path named on the tool's command line lies on this machine."""
         if path in ("-", "/dev/stdin", "/dev/fd/0"):
             return pathlib.Path(f"/proc/self/fd/{self.stdin.fileno()}")
+        if self.pid and (found := _DESCRIPTOR.fullmatch(path)):
+            return pathlib.Path(f"/proc/{self.pid}/fd/{found[1]}")
         return self.node.host_path(os.path.join(self.cwd, path))
 
     def open_path(self, path: str, mode: str = "rb") -> typing.IO[typing.Any]:

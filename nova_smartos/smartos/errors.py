@@ -15,6 +15,10 @@ from collections.abc import Sequence
 from typing import Protocol, Self
 
 
+# The attributes of an error hold all of what was said.
+_LEGIBLE = 2000
+
+
 class Outcome(Protocol):
     """What an error needs of a command that ran; the transport's Result is one."""
 
@@ -42,7 +46,8 @@ class TransportError(SmartOSError):
         super().__init__(message)
 
     def __str__(self) -> str:
-        return f"{shown(self.argv)}: {self.message}" if self.argv else self.message
+        text = _legible(self.message)
+        return f"{shown(self.argv)}: {text}" if self.argv else text
 
 
 class NotStarted(TransportError):
@@ -99,7 +104,8 @@ class ToolError(SmartOSError):
         return self.argv[0] if self.argv else ""
 
     def __str__(self) -> str:
-        text = self.message or self.stderr.strip() or self.stdout.strip() or "no message"
+        said = self.message or self.stderr.strip() or self.stdout.strip()
+        text = _legible(said) or "no message"
         if not self.argv:
             return text
         return f"{shown(self.argv)}: {text}{_how_it_ended(self.returncode)}"
@@ -145,13 +151,22 @@ class OutputError(SmartOSError):
         return cls(message, argv=shown.argv, output=shown.stdout)
 
     def __str__(self) -> str:
-        return f"{shown(self.argv)}: {self.message}" if self.argv else self.message
+        text = _legible(self.message)
+        return f"{shown(self.argv)}: {text}" if self.argv else text
 
 
 def shown(argv: Sequence[str]) -> str:
     """Return a command as one line that can be pasted into a shell, unless it was truly odd."""
-    line = shlex.join(argv)
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    return _printable(shlex.join(argv))
+
+
+def _legible(text: str) -> str:
+    # What a node says may be long, no text at all, or meant for the terminal of who reads the log.
+    return _printable(text[:_LEGIBLE]) + ("…" if len(text) > _LEGIBLE else "")
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _how_it_ended(returncode: int | None) -> str:

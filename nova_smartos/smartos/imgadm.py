@@ -32,6 +32,8 @@ def _code(codes: str, error: type[errors.ToolError], code: str = "") -> list[_to
 
 
 TEXTS = (
+    # first, since a guest's own words follow
+    *_code("PrepareImageError PrepareImageDidNotRun", errors.ToolError),
     *_tool.SPACE,
     *_code("ImageNotInstalled ImageNotFound ActiveImageNotFound", errors.NotFound),
     *_code("OriginNotInstalled OriginNotFoundInSource VmNotFound", errors.NotFound),
@@ -44,8 +46,8 @@ TEXTS = (
     text(r".*cannot receive\b.*: invalid stream", errors.InvalidPayload, "InvalidStream"),
     text(r"imgadm(?: \S+)?: error \(DownloadError\): image file (?:checksum|size)",
          errors.InvalidPayload, "FileMismatch"),
-    *_code("InternalError NoSources SourcePing PrepareImageError", errors.ToolError),
-    *_code("PrepareImageDidNotRun Timeout ImageMissingOriginalSnapshot", errors.ToolError),
+    *_code("InternalError NoSources SourcePing Timeout", errors.ToolError),
+    *_code("ImageMissingOriginalSnapshot", errors.ToolError),
     *_code("FileSystem UncompressionError ClientError DownloadError", errors.ToolError),
     *_code("UploadError ConfigError UpgradeError MultiError", errors.ToolError),
     text(r"imgadm(?: \S+)?: error: (?:Cannot read property|undefined is not|Object )",

@@ -8,6 +8,7 @@ from typing import Self
 from nova_smartos.smartos import (
     dladm,
     dtrace,
+    files,
     fwadm,
     imgadm,
     kstat,
@@ -29,6 +30,7 @@ class Node:
         self.transport = carrier
         self.dladm = dladm.Dladm(carrier)
         self.dtrace = dtrace.Dtrace(carrier)
+        self.files = files.Files(carrier)
         self.fwadm = fwadm.Fwadm(carrier)
         self.imgadm = imgadm.Imgadm(carrier)
         self.kstat = kstat.Kstat(carrier)

@@ -5,6 +5,7 @@ import json
 import typing
 
 from smartos_emulator.guest import process as process_module
+from smartos_emulator.vmadm import failures
 
 Vm = dict[str, typing.Any]
 
@@ -78,7 +79,10 @@ def _change_metadata(process: process_module.Process, key: str, value: str | Non
         fresh.pop(key, None)
         if value is not None:
             fresh[key] = value
-        process.node.vms.write_metadata(process.zone.uuid, {"customer_metadata": fresh})
+        try:
+            process.node.vms.write_metadata(process.zone.uuid, {"customer_metadata": fresh})
+        except failures.VmError as error:
+            raise process_module.Failed(str(error)) from None
     return 0
 
 

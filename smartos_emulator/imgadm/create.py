@@ -124,7 +124,7 @@ def _source(
     run: context.Run, uuid: str, script: str | None
 ) -> tuple[Vm, str, dict[str, Any] | None]:
     """The VM, the dataset to make an image of, and the image that it was made of."""
-    vm = run.node.vms.get(uuid)
+    vm = run.node.vms.get(uuid) if run.node.vminfod_up else None
     if vm is None:
         raise errors.ImgadmError("VmNotFound", f'vm "{uuid}" was not found')
     if script is None and vm["state"] != "stopped":

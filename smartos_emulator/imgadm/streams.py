@@ -140,15 +140,25 @@ def unpack_layer(path: pathlib.Path, root: pathlib.Path) -> None:
     with path.open("rb") as file:
         source = Inflated(file, compression_of(path))
         with tarfile.open(fileobj=source, mode="r|") as archive:  # type: ignore[call-overload]
-            archive.extractall(root, filter=_harmless)
+            # not extractall(): Debian 12's Python has no filters yet
+            for member in archive:
+                if not member.isdev():
+                    archive.extract(_inside(member, root), root)
     for mark in sorted(root.rglob(".wh.*")):
         _remove(mark.with_name(mark.name.removeprefix(".wh.")))
         _remove(mark)
 
 
-def _harmless(member: tarfile.TarInfo, root: str) -> tarfile.TarInfo | None:
-    """Members as an unprivileged process can make them, none outside the root."""
-    return None if member.isdev() else tarfile.tar_filter(member, root)
+def _inside(member: tarfile.TarInfo, root: pathlib.Path) -> tarfile.TarInfo:
+    """The member as an unprivileged process can make it; one that leaves the root is refused."""
+    member.name = member.name.lstrip("/")
+    member.mode &= 0o755
+    if member.islnk():
+        member.linkname = member.linkname.lstrip("/")
+    for name in (member.name, member.linkname) if member.islnk() else (member.name,):
+        if not (root / name).resolve().is_relative_to(root.resolve()):
+            raise tarfile.ExtractError(f"{name} would be outside the image")
+    return member
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 
 from smartos_emulator.storage import changes, content, errors, model, names, settings
 
+# Three blocks of 16 KiB, each kept three times
+_SNAPSHOT_BYTES = 9 << 14
+
 
 class Snapshots(changes.Changes):
     """Adds snapshot, clone, rollback, promote, rename and holds."""
@@ -33,6 +36,7 @@ class Snapshots(changes.Changes):
                 props = self._parsed(properties or {}, "snapshot", doing, new=True)
                 for dataset, short in plan:
                     self._check_snapshot(dataset, short)
+                self._check_pools(plan, doing)
                 fresh = [self._prepare(dataset, short, props) for dataset, short in plan]
                 claims.enter_context(self.reserve(*(snap.name for snap in fresh), why=doing))
                 claims.enter_context(self.pin(*(snap.dataset for snap in fresh)))
@@ -69,6 +73,14 @@ class Snapshots(changes.Changes):
         reserved = min(self.own(dataset)[2], self.value(dataset, "refreservation"))
         if reserved > self.room(dataset)[0]:
             raise errors.StorageError(doing, "out of space")
+
+    def _check_pools(self, plan: list[tuple[model.Dataset, str]], doing: str) -> None:
+        """ZFS wants to be sure of room for what it writes down about each snapshot."""
+        pools = [names.pool(dataset.name) for dataset, _ in plan]
+        for pool in set(pools):
+            size = pools.count(pool) * _SNAPSHOT_BYTES
+            if self.used(self.datasets[pool]) + size > self.capacity(pool):
+                raise errors.StorageError(doing, "out of space")
 
     def _prepare(self, dataset: model.Dataset, short: str, props: dict[str, str]) -> model.Snapshot:
         kept = dict(props)

@@ -138,7 +138,13 @@ class _Run:
         return _uuid(arguments[0] if arguments else "")
 
     def records(self) -> list[Document]:
-        return list(self.call.node.vms.all())
+        try:
+            return self.call.node.vms.seen()
+        except failures.VmError as error:
+            raise errors.FirewallError(str(error), error.code or None) from None
+
+    def record(self, uuid: str) -> Document | None:
+        return next((vm for vm in self.records() if vm["uuid"] == uuid), None)
 
     def payload(self, arguments: Arguments) -> typing.Any:
         """The document on the command line, in the file or on stdin."""
@@ -348,7 +354,7 @@ def _turn(run: _Run, arguments: Arguments, enabled: bool) -> None:
 
 
 def _status(run: _Run, arguments: Arguments) -> None:
-    status = run.firewall.status(run.call.node.vms.get(run.uuid(arguments)))
+    status = run.firewall.status(run.record(run.uuid(arguments)))
     if run.options.get("json"):
         run.print_json(status)
     elif run.options.get("verbose"):
@@ -359,7 +365,7 @@ def _status(run: _Run, arguments: Arguments) -> None:
 
 def _stats(run: _Run, arguments: Arguments) -> None:
     uuid = run.uuid(arguments)
-    lines = run.firewall.stats(uuid, run.call.node.vms.get(uuid))
+    lines = run.firewall.stats(uuid, run.record(uuid))
     if run.options.get("json"):
         run.print_json(lines)
         return

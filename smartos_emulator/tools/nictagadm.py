@@ -8,6 +8,7 @@ import re
 from smartos_emulator import call as call_module
 from smartos_emulator import network
 from smartos_emulator.tools import sysinfo
+from smartos_emulator.vmadm import failures
 
 _USAGE = """\
 Manage nic tags
@@ -267,9 +268,14 @@ class _Run:
 
     def _users(self, name: str) -> list[str]:
         """The VMs with a nic on the tag, in vmadm's order: by memory, then uuid."""
+        try:
+            vms = self.call.node.vms.seen()
+        except failures.VmError as error:
+            self.call.err(f"{error}\n")
+            return []
         using = [
             (vm.get("ram", vm.get("max_physical_memory", 0)), vm["uuid"])
-            for vm in self.call.node.vms.all()
+            for vm in vms
             if any(nic.get("nic_tag") == name for nic in vm.get("nics", []))
         ]
         return [uuid for _, uuid in sorted(using)]

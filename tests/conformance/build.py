@@ -20,6 +20,7 @@ _SHOWN_ONLY = {
 }
 _DISK_DEFAULTS = {"compression": "off", "block_size": 8192}
 _DISK_SHOWN_ONLY = ("path", "zfs_filesystem", "refreservation")
+_FILLER_MAC = "02:08:20:ff:ff:"
 _VOLUMES = "/dev/zvol/rdsk/"
 _SEED_PATH = "cloudinit_nocloud_path"
 # what `vmadm receive` takes for a broken bundle, so that it leaves what has come
@@ -30,15 +31,17 @@ def make(node: world.World, vm: Vm, state: str | None = None) -> None:
     """Create `vm` and bring it to its state."""
     state = state or state_of(vm)
     payload, added = _disks_apart(payload_of(vm), vm)
+    if is_shown(vm):
+        payload["nics"] = _nics_in_place(payload.get("nics") or [])
     moved = bool(added) or len(payload.get("disks") or ()) > len(vm.get("disks") or ())
     # disks change while the VM is stopped only
-    later = _create(node, vm, payload, "stopped" if moved and state == "running" else state)
+    payload["autoboot"] = not moved and (state in ("running", "failed") or "exit_timestamp" in vm)
+    later = _create(node, vm, payload, state)
     for key in later:
         node.must("vmadm", "update", vm["uuid"], document={key: vm[key]})
     for disk in added:
         node.must("vmadm", "update", vm["uuid"], document={"add_disks": [disk]})
-    if fillers := [path for path in _paths(node, vm) if path not in _wanted_paths(vm)]:
-        node.must("vmadm", "update", vm["uuid"], document={"remove_disks": fillers})
+    _remove_fillers(node, vm)
     for snapshot in reversed(vm.get("snapshots", ())):
         node.must("vmadm", "create-snapshot", vm["uuid"], snapshot["name"])
     _power(node, vm, state)
@@ -124,16 +127,34 @@ def _wanted_paths(vm: Vm) -> set[str]:
     return {disk["path"] for disk in vm.get("disks") or () if "path" in disk}
 
 
-def _paths(node: world.World, vm: Vm) -> list[str]:
-    if not is_shown(vm) or not vm.get("disks"):
-        return []
-    return [disk["path"] for disk in (node.vm(vm["uuid"]) or {}).get("disks", ())]
+def _nics_in_place(nics: list[Vm]) -> list[Vm]:
+    """The nics, and others where some were removed, so that each gets its interface."""
+    slots = {int(re.sub(r"\D", "", nic.get("interface", "")) or 0): nic for nic in nics}
+    if len(slots) < len(nics):
+        return nics
+    filler = {"nic_tag": "admin", "ips": ["dhcp"]}
+    return [
+        slots.get(number) or {**filler, "mac": f"{_FILLER_MAC}{number:02x}"}
+        for number in range(max(slots, default=-1) + 1)
+    ]
+
+
+def _remove_fillers(node: world.World, vm: Vm) -> None:
+    """Take away what was made to fill a place."""
+    here = (node.vm(vm["uuid"]) or {}) if is_shown(vm) else {}
+    disks = [disk["path"] for disk in here.get("disks", ())]
+    macs = [nic["mac"] for nic in here.get("nics", ())]
+    changes = {
+        "remove_disks": [path for path in disks if path not in _wanted_paths(vm)],
+        "remove_nics": [mac for mac in macs if mac.startswith(_FILLER_MAC)],
+    }
+    if any(changes.values()):
+        document = {key: value for key, value in changes.items() if value}
+        node.must("vmadm", "update", vm["uuid"], document=document)
 
 
 def _create(node: world.World, vm: Vm, payload: Vm, state: str) -> list[str]:
     """Create the VM; the keys that are still to be set, for they were set later."""
-    booted = state in ("running", "failed") or "exit_timestamp" in vm
-    payload["autoboot"] = booted
     if state == "failed":
         node.fault("guest", vm["uuid"], "provision=never")
         node.run("vmadm", "create", document=payload)
@@ -155,10 +176,15 @@ def _power(node: world.World, vm: Vm, state: str) -> None:
     if state == "receiving":
         return receiving(node, uuid)
     here = node.vm(uuid) or {}
-    if here.get("state") == "running" and state == "stopped":
-        node.must("vmadm", "stop", uuid, *(["-F"] if vm.get("exit_status") else []))
-    elif here.get("state") == "stopped" and state == "running":
+    was_up = "exit_timestamp" in here or here.get("state") == "running"
+    if here.get("state") == "stopped" and (
+        state == "running" or ("exit_timestamp" in vm and not was_up)
+    ):
         node.must("vmadm", "start", uuid)
+    if (node.vm(uuid) or {}).get("state") == "running" and state == "stopped":
+        node.must("vmadm", "stop", uuid, *(["-F"] if vm.get("exit_status") else []))
+    for _ in range(vm.get("init_restarts", 0)):
+        node.must("vmadm", "kill", "-s", "KILL", uuid)
     wanted = vm.get("autoboot", state == "running")
     if is_shown(vm) and (node.vm(uuid) or {}).get("autoboot") != wanted:
         node.must("vmadm", "update", uuid, document={"autoboot": wanted})

@@ -7,6 +7,7 @@ themselves. What a case supposes is read from its own answer ("is already not 'r
 payload that made it, or a `get`. Where several are possible they are tried in turn.
 """
 
+import copy
 import functools
 import json
 import re
@@ -20,10 +21,8 @@ Vm = records.Vm
 Arrange = typing.Callable[[], None]
 Arranges = typing.Iterator[Arrange]
 
-_ABSENT = re.compile(
-    r"VM \S+ not found|bad statusCode: 404|No such zone|ENOENT, open|was not found"
-)
-_STATE = re.compile(r"currently: (\w+)|is already '(\w+)'|(?:state is|state) \"(\w+)\"")
+_ABSENT = re.compile(r"VM \S+ not found|bad statusCode: 404|No such zone|ENOENT, open")
+_STATES = (r"currently: (\w+)", r"is already '(\w+)'", r"(?:state is|state) \"(\w+)\"")
 _READY = {
     **dict.fromkeys(("stop", "halt", "reboot", "kill", "info", "sysrq"), "running"),
     **dict.fromkeys(("start", "boot"), "stopped"),
@@ -42,6 +41,7 @@ _TRAITS: tuple[tuple[str, Vm], ...] = (
     (r"indestructible_zoneroot is set", {"indestructible_zoneroot": True}),
     (r"indestructible_delegated is set", {"indestructible_delegated": True}),
 )
+_SIZE = re.compile(r"current size\. \((\d+) >")
 _MOST = 8
 _EVENT_SECONDS = 3.0
 
@@ -120,11 +120,14 @@ class State:
         if argv[1] in ("get", "json") and case["rc"] == 0:
             return [records.document(case["stdout"])]
         traits = _traits(case)
+        devices = {*re.findall(r'"device": "virtio(\d+)"', case["stdout"] or "")}
         known = [vm for vm in self.nearest(uuid, case) if _fits(vm, traits)]
         known += [vm for vm in self._any_brand(uuid) if _fits(vm, traits)]
         found = []
         for vm in known:
             vm = {**vm, **traits}
+            if devices and vm.get("disks"):
+                vm["disks"] = vm["disks"][: len(devices)]
             more = _with_parts(vm, payload, case["stderr"])
             found += [more] if more != vm and "no existing" not in case["stderr"] else []
             found.append(vm)
@@ -158,9 +161,7 @@ class State:
             made.append(json.loads(text.replace(vm["uuid"], uuid)))
         return made
 
-    def vm_in_state(
-        self, uuid: str, state: str | None, case: world.Case, argv: list[str]
-    ) -> None:
+    def vm_in_state(self, uuid: str, state: str | None, case: world.Case, argv: list[str]) -> None:
         """Keep the VM that is there, in the wanted state; make one when there is none."""
         vm = self._node.vm(uuid)
         if vm is None:
@@ -225,6 +226,8 @@ class State:
         if "already exists" in case["stderr"]:
             yield functools.partial(self.vm_in_state, uuid, None, case, argv)
         yield functools.partial(self.without, uuid)
+        if "Invalid value(s)" in case["stderr"]:
+            yield functools.partial(self._images.without_those_of, payload)
         if case["rc"] == 0:
             yield self.remove_all
         if "Conflict detected" in case["stderr"]:
@@ -265,8 +268,7 @@ class State:
             yield functools.partial(self._as_many, case, argv)
             return
         yield functools.partial(self._only, case, argv)
-        if argv[1] != "list":
-            yield functools.partial(self._only, case, argv, anew=True)
+        yield functools.partial(self._only, case, argv, anew=True)
 
     def _as_many(self, case: world.Case, argv: list[str]) -> None:
         """Have as many VMs that a unique lookup finds as it complains of."""
@@ -285,7 +287,7 @@ class State:
     def _only(self, case: world.Case, argv: list[str], *, anew: bool = False) -> None:
         """Have the VMs that the listing shows, and no other that it would show.
 
-        A lookup is in the order in which they were made: `anew` makes them all in that order.
+        Where nothing sorts them they stand as they were made: `anew` makes all in that order.
         """
         wanted = self._identified(case, argv)
         filtered = any("=" in word for word in argv[2:])
@@ -327,8 +329,9 @@ def nothing() -> None:
 
 
 def _supposed_state(case: world.Case, argv: list[str]) -> str | None:
-    if match := _STATE.search(case["stderr"]):
-        return next(filter(None, match.groups()))
+    for pattern in _STATES:
+        if match := re.search(pattern, case["stderr"]):
+            return match[1]
     shown = _traits(case).get("state") or records.document(case["stdout"]).get("state")
     if shown:
         return str(shown)
@@ -364,7 +367,7 @@ def _with_parts(vm: Vm, payload: Vm, said: str) -> Vm:
         if mac not in here
     ]
     disks = _missing_disks(vm, payload, said)
-    more = dict(vm)
+    more = _with_size(vm, payload, said)
     if nics:
         more["nics"] = [*(vm.get("nics") or ()), *nics]
     if disks:
@@ -372,10 +375,20 @@ def _with_parts(vm: Vm, payload: Vm, said: str) -> Vm:
     return more
 
 
+def _with_size(vm: Vm, payload: Vm, said: str) -> Vm:
+    """The VM with the size that an update found its disk to have."""
+    size, more = _SIZE.search(said), copy.deepcopy(vm)
+    paths = _each(payload, "update_disks", "path")
+    for number, disk in enumerate(more.get("disks") or ()):
+        if size and any(str(path).endswith(f"disk{number}") for path in paths):
+            disk["size"] = int(size[1])
+    return more
+
+
 def _missing_disks(vm: Vm, payload: Vm, said: str) -> list[Vm]:
     paths = [*(payload.get("remove_disks") or ()), *_each(payload, "update_disks", "path")]
     numbers = [int(n) for path in paths for n in re.findall(r"disk(\d+)$", str(path))]
-    size = re.search(r"current size\. \((\d+) >", said)
+    size = _SIZE.search(said)
     shown = {disk.get("path") for disk in vm.get("disks") or ()}
     if not numbers or shown & set(paths):
         return []

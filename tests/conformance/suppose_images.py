@@ -20,6 +20,7 @@ _SPARE_SOURCE = "https://example.invalid/datasets"
 _DEFAULT_ORDER = "uuid,name,version,os,type,pub"
 _NO_TAGS = "'docker:id' of undefined"
 _TAGS: Vm = {"docker:id": "0" * 64, "docker:repo": "docker.io/library/any", "docker:tag:1": True}
+_OF_CLONES = ("clones", "cloneNames")
 # the keys of a manifest by which two images are told apart
 _TOLD = ("name", "version", "os", "type", "published_at", "tags", "requirements")
 
@@ -27,9 +28,7 @@ _TOLD = ("name", "version", "os", "type", "published_at", "tags", "requirements"
 class Images:
     """The images that are known in a series, and those that are installed."""
 
-    def __init__(
-        self, node: world.World, series: list[world.Case], state: "suppose.State"
-    ) -> None:
+    def __init__(self, node: world.World, series: list[world.Case], state: "suppose.State") -> None:
         self._node = node
         self._state = state
         self._manifests = {**node.environment["images"], **records.known_manifests(series)}
@@ -49,6 +48,10 @@ class Images:
         disks = [disk for disk in payload.get("disks") or () if isinstance(disk, dict)]
         for part in (payload, *disks):
             self.ensure(part.get("image_uuid"))
+
+    def without_those_of(self, payload: Vm) -> None:
+        """Have none of the images that a payload names."""
+        self._without(records.UUID.findall(json.dumps(payload)))
 
     def ensure(self, uuid: typing.Any) -> None:
         """Install an image, when it is known."""
@@ -83,6 +86,9 @@ class Images:
             state = "running" if "not stopped" in case["stderr"] else "stopped"
             state_wanted = state if command == "create" else None
             self._state.vm_in_state(uuid, state_wanted, case, argv)
+        if "dependent clones" in case["stderr"] and "others" not in case["stderr"]:
+            for image in named:
+                self._remove_clones(image, but=case["stderr"])
         if command in ("get", "delete", "ancestry"):
             for uuid in named - absent:
                 self._ensure_any(uuid)
@@ -97,7 +103,8 @@ class Images:
         like = {"type": row.get("type", "zone-dataset"), **row}
         spare = self._node.environment["images"][self.of_type(like["type"])]
         base = self._manifests.get(uuid) or {**spare, "name": "mine", "version": "1.0"}
-        return {**base, **row, "uuid": uuid}
+        part = {key: value for key, value in row.items() if key not in _OF_CLONES}
+        return {**base, **part, "uuid": uuid}
 
     def _installed(self) -> dict[str, Vm]:
         shown = json.loads(self._node.must("imgadm", "list", "-j").stdout)
@@ -114,8 +121,8 @@ class Images:
         }
         self._have(set(whole), whole)
         for uuid, row in rows.items():
-            if row.get("clones") == 0:
-                self._remove_clones(uuid)
+            if row.get("clones") == 0 or "cloneNames" in row:
+                self._remove_clones(uuid, but=json.dumps(row.get("cloneNames")))
 
     def _with_docker_tags(self, manifest: Vm, case: world.Case) -> Vm:
         """A listing that works supposes that docker images have their tags."""
@@ -131,7 +138,8 @@ class Images:
         found: dict[str, Vm] = {}
         for info in records.documents(case["stdout"]):
             if isinstance(info, dict) and "manifest" in info:
-                found[info["manifest"]["uuid"]] = {"clones": info.get("clones")}
+                told = {key: info[key] for key in ("clones", "cloneNames") if key in info}
+                found[info["manifest"]["uuid"]] = told
         if found or "list" not in argv:
             return found or {uuid: {} for uuid in records.UUID.findall(case["stdout"] or "")}
         fields = (records.option(argv, "o") or _DEFAULT_ORDER).split(",")
@@ -165,10 +173,11 @@ class Images:
             if uuid not in kept:
                 self._node.install_image(manifest)
 
-    def _remove_clones(self, image: str) -> None:
+    def _remove_clones(self, image: str, but: str = "") -> None:
+        """Delete the VMs that are clones of an image, but for those that a text names."""
         shown = json.loads(self._node.must("vmadm", "lookup", "-j").stdout)
         for vm in shown:
-            if image in json.dumps(vm):
+            if image in json.dumps(vm) and vm["uuid"] not in but:
                 self._node.remove_vm(vm["uuid"])
 
     # sources
@@ -177,7 +186,7 @@ class Images:
         """The image sources that the answer tells of."""
         said = case["stderr"] + (case["stdout"] or "")
         known = {_DEFAULT_SOURCE: "imgapi", **self._added, _SPARE_SOURCE: "dsapi"}
-        named = {url: known.get(url, "imgapi") for url in sorted({*_URL.findall(said)})}
+        named = {url: known.get(url, "imgapi") for url in _URL.findall(said)}
         if command == "sources":
             url = next(iter(_URL.findall(" ".join(argv))), None)
             others = {key: kind for key, kind in named.items() if key != url}
@@ -198,8 +207,8 @@ class Images:
             yield functools.partial(self._have_sources, {_DEFAULT_SOURCE: "imgapi"})
 
     def _have_sources(self, wanted: dict[str, str]) -> None:
-        present = [s["url"] for s in json.loads(self._node.must("imgadm", "sources", "-j").stdout)]
-        if present == [*wanted]:
+        present = _typed(self._node.must("imgadm", "sources", "-j").stdout)
+        if [*present.items()] == [*wanted.items()]:
             return
         for url in present:
             self._node.must("imgadm", "sources", "-d", url)
@@ -227,10 +236,12 @@ class Images:
         text = json.dumps(manifest)
         if "InvalidManifest" in said:
             text = text[:-1]
-        if manifest_name and "manifest path does not exist" not in said:
-            self._node.write(manifest_name, text)
-        if file_name and "file path does not exist" not in said:
+        if file_name:
             self._node.write_bytes(file_name, content)
+        if manifest_name:
+            self._node.write(manifest_name, text)
+        for missing in re.findall(r'(?:manifest|file) path does not exist: "([^"]+)"', said):
+            self._node.remove(missing)
 
 
 def _nothing() -> None:

@@ -3,6 +3,7 @@
 
 import functools
 import json
+import re
 import typing
 
 from tests.conformance import records, world
@@ -13,13 +14,13 @@ if typing.TYPE_CHECKING:
 Vm = records.Vm
 Arranges = typing.Iterator[typing.Callable[[], None]]
 
+_TAG = re.compile(r'tag "?([\w.-]+)"? = "?([\w.-]+)"?')
+
 
 class Rules:
     """The rules that are known in a series, and those on the node."""
 
-    def __init__(
-        self, node: world.World, series: list[world.Case], state: "suppose.State"
-    ) -> None:
+    def __init__(self, node: world.World, series: list[world.Case], state: "suppose.State") -> None:
         self._node = node
         self._state = state
         self._known = records.known_rules(series)
@@ -39,15 +40,17 @@ class Rules:
         command = argv[1] if len(argv) > 1 else ""
         for uuid in sorted({*uuids, *records.UUID.findall(case["stdout"] or "")}):
             self._have_vm(uuid, case, argv, absent)
-        if command == "add":
-            yield functools.partial(self._without, uuids)
-        elif absent or case["stdout"] == "\n":
+        if command == "add" or absent or case["stdout"] == "\n":
             yield functools.partial(self._without, uuids)
         else:
             yield functools.partial(self._with, uuids)
         if command.endswith(("rvm", "rvms", "rvm-rules")):
             yield functools.partial(self._have_remote, case, absent)
         yield functools.partial(self._only, case, argv)
+        if "-j" in argv:
+            yield functools.partial(self._vms_in_order, case, argv)
+        if command in ("rules", "vms"):
+            yield functools.partial(self._affected, case, argv, uuids)
         for state in ("running", "stopped"):
             if command in ("status", "stats", "start", "stop", "rules", "vms") and not absent:
                 yield functools.partial(self._vm_with_firewall, uuids, state, case, argv)
@@ -68,6 +71,28 @@ class Rules:
             self._state.rebuild(vm, state, case, ["vmadm", "get", *argv[:0]])
         self._with(uuids)
 
+    def _vms_in_order(self, case: world.Case, argv: list[str]) -> None:
+        """Have the VMs that the answer shows made in its order."""
+        shown = records.document(case["stdout"]).get("vms") or []
+        for uuid in shown:
+            vm = self._node.vm(uuid) or self._state.nearest(uuid, case)[0]
+            self._state.rebuild(vm, None, case, ["vmadm", "get"])
+        self._only(case, argv)
+
+    def _affected(self, case: world.Case, argv: list[str], uuids: set[str]) -> None:
+        """Have the VMs of the answer such that the rules of the answer are theirs."""
+        shown = {rule["uuid"]: rule for rule in records.rules_shown(case, argv, self._known)}
+        rules = [*shown.values(), *(self._known[u] for u in uuids & set(self._known))]
+        vms = uuids | {*records.UUID.findall(case["stdout"] or "")}
+        more: Vm = {"firewall_enabled": True, "tags": {}}
+        for rule in rules:
+            more["tags"] |= dict(_TAG.findall(rule["rule"]))
+            more |= {key: rule[key] for key in ("owner_uuid",) if key in rule}
+        for uuid in vms - set(shown) - set(self._known):
+            vm = {**self._state.nearest(uuid, case)[0], **more}
+            self._state.rebuild(vm, None, case, ["vmadm", "get"])
+        self._only(case, argv)
+
     def _rules(self) -> list[Vm]:
         shown: list[Vm] = json.loads(self._node.must("fwadm", "list", "-j").stdout)
         return shown
@@ -87,8 +112,10 @@ class Rules:
         named = set(records.UUID.findall(case["cmd"] + (case["stdin"] or ""))) & set(self._known)
         shown = {rule["uuid"]: rule for rule in records.rules_shown(case, argv, self._known)}
         wanted = {uuid: self._known[uuid] for uuid in named}
-        if argv[1:2] in (["list"], ["rules"], ["get"]):
+        if argv[1] in ("list", "rules", "get", "delete", "rvm-rules", "enable", "disable"):
             wanted |= shown
+        if argv[1] in ("enable", "disable"):
+            wanted = {u: {**rule, "enabled": argv[1] != "enable"} for u, rule in wanted.items()}
         self._without({rule["uuid"] for rule in self._rules()})
         for rule in wanted.values():
             self._node.must("fwadm", "add", document=rule)

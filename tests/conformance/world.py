@@ -56,6 +56,7 @@ class World:
         self.node = node
         self.environment = environment
         self._folder = pathlib.Path(node.directory).parent
+        self._streams: dict[tuple[str, int | None], bytes] = {}
 
     def run(self, tool: str, *words: str, document: typing.Any = None, raw: str = "") -> Done:
         """Run a tool, with `document` or `raw` on its standard input."""
@@ -82,6 +83,10 @@ class World:
         """Put a file where the tools run."""
         (self._folder / name).write_text(text)
 
+    def remove(self, name: str) -> None:
+        """Have no such file where the tools run."""
+        (self._folder / name).unlink(missing_ok=True)
+
     def write_bytes(self, name: str, content: bytes) -> None:
         """Put a file where the tools run."""
         (self._folder / name).write_bytes(content)
@@ -105,11 +110,13 @@ class World:
             self._came_from(manifest["uuid"], source)
 
     def _stream(self, manifest: dict[str, typing.Any]) -> bytes:
-        base = str(self._folder / "sample")
-        words = ["--size", str(manifest["image_size"])] if "image_size" in manifest else []
-        kind = _KIND_OF_TYPE[manifest["type"]]
-        self.node.command("image", kind, manifest["name"], *words, "--output", base)
-        return pathlib.Path(f"{base}.zfs.gz").read_bytes()
+        kind, size = _KIND_OF_TYPE.get(manifest["type"], "zone"), manifest.get("image_size")
+        if (kind, size) not in self._streams:
+            base = str(self._folder / "sample")
+            words = ["--size", str(size)] if size else []
+            self.node.command("image", kind, "sample", *words, "--output", base)
+            self._streams[kind, size] = pathlib.Path(f"{base}.zfs.gz").read_bytes()
+        return self._streams[kind, size]
 
     def _layer(self, _manifest: dict[str, typing.Any]) -> bytes:
         buffer = io.BytesIO()

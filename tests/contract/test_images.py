@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """imgadm: what is installed, what uses it."""
 
+import hashlib
+import io
+import json
 import uuid
 
 import pytest
 
-from nova_smartos.smartos import errors
+from nova_smartos.smartos import errors, files
 
 
 @pytest.mark.known("recorded")
@@ -35,6 +38,55 @@ def test_an_image_with_clones(target, create, image):
     with pytest.raises(errors.InvalidState):
         target.node.imgadm.delete(image("zone"))
     assert target.node.imgadm.get(image("zone")).manifest.uuid == image("zone")
+
+
+@pytest.fixture
+def folder(target):
+    """The dataset of the files that are put on the node, gone again unless it was there."""
+    zfs = target.node.zfs
+    try:
+        zfs.create(files.DATASET)
+    except errors.AlreadyExists:
+        yield
+        return
+    yield
+    zfs.destroy(files.DATASET, recursive=True)
+
+
+@pytest.fixture
+def stream(target):
+    """A stream that is an image of an empty file system."""
+    name = f"zones/nst-{uuid.uuid4()}"
+    target.node.zfs.create(name)
+    try:
+        target.node.zfs.snapshot(f"{name}@final")
+        with target.node.zfs.send(f"{name}@final") as sent:
+            yield sent.read()
+    finally:
+        target.node.zfs.destroy(name, recursive=True)
+
+
+@pytest.mark.known("unverified")
+@pytest.mark.usefixtures("folder")
+def test_an_image_from_files_that_we_put_there(target, stream):
+    """Files written by dd are what imgadm install takes; a cut one is refused by its checksum."""
+    node, wanted = target.node, str(uuid.uuid4())
+    data = {"sha1": hashlib.sha1(stream).hexdigest(), "size": len(stream), "compression": "none"}
+    manifest = {"v": 2, "uuid": wanted, "name": "nst", "version": "1", "type": "zone-dataset"}
+    manifest |= {"os": "smartos", "owner": str(uuid.UUID(int=0)), "files": [data]}
+    try:
+        document = json.dumps(manifest).encode()
+        manifest_path = node.files.write(f"nst-{wanted}.json", io.BytesIO(document))
+        with pytest.raises(errors.InvalidPayload):
+            node.imgadm.install(
+                manifest_path, node.files.write(f"nst-{wanted}", io.BytesIO(stream[:-1]))
+            )
+        node.imgadm.install(manifest_path, node.files.write(f"nst-{wanted}", io.BytesIO(stream)))
+        assert node.imgadm.get(wanted).manifest.name == "nst"
+        node.imgadm.delete(wanted)
+    finally:
+        node.files.delete(f"nst-{wanted}.json")
+        node.files.delete(f"nst-{wanted}")
 
 
 @pytest.mark.known("recorded")

@@ -59,3 +59,18 @@ def test_errors_survive_pickling() -> None:
 def test_not_started_tells_whether_trying_again_can_help() -> None:
     assert errors.NotStarted("refused").retryable
     assert not errors.NotStarted("bad key", retryable=False).retryable
+
+
+def test_what_a_node_says_can_be_logged() -> None:
+    """Bytes that are no text, terminal escapes, forged lines, a mebibyte: a log bears them all."""
+    said = "bad \udcff\x1b[2J\nERROR forged line " + "x" * 2**20
+    for error in (
+        errors.ToolError(argv=("vmadm", "get"), returncode=1, stderr=said),
+        errors.ToolError(said),
+        errors.NotStarted(said, argv=("vmadm", "get")),
+        errors.OutcomeUnknown(said),
+        errors.OutputError(said, argv=("vmadm", "get")),
+    ):
+        shown = str(error)
+        assert shown.isprintable() and len(shown) < 3000
+        assert "bad \\udcff\\x1b[2J\\nERROR forged line x" in shown

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nova_smartos.smartos import errors, fwadm, nictagadm, node
+from nova_smartos.smartos import errors, fwadm, imgadm, nictagadm, node
 from tests.unit import fake_transport
 
 VM = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
@@ -72,3 +72,16 @@ def test_a_rules_text_is_not_fwadms_own_word() -> None:
     )
     with pytest.raises(errors.InvalidPayload):
         fwadm.Fwadm(carrier).add([])
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["No space left on device", "x\nimgadm: error (ImageNotInstalled): y", "cannot: out of space"],
+)
+def test_a_guest_that_prepares_an_image_does_not_decide(said: str) -> None:
+    stderr = f"imgadm create: error (PrepareImageError): prepare-image script error: {said}\n"
+    argv = ("imgadm", "create", "-o", "/x", "-c", "none", VM, "name=n")
+    carrier = fake_transport.expecting(*argv, stderr=stderr, returncode=1)
+    with pytest.raises(errors.ToolError) as caught:
+        imgadm.Imgadm(carrier).create(VM, "/x", {"name": "n"}, compression="none")
+    assert (type(caught.value), caught.value.code) == (errors.ToolError, "PrepareImageError")

@@ -3,18 +3,23 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from nova_smartos.smartos import transport
-from tests.unit import sshd
+from nova_smartos.smartos import _tool, node, transport
+from tests.unit import fake_transport, sshd
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "etc" / "smartos-forced-command"
 SHELLS = [shell for shell in ("dash", "bash", "ksh", "busybox") if shutil.which(shell)]
 REFUSED = 126
+NAMES = (
+    "dd dladm dtrace fwadm imgadm kstat nictagadm rm svcs sysinfo vmadm zfs zlogin zpool".split()
+)
+ZONE = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
 HOSTILE = [
     "",
     "it's",
@@ -42,7 +47,7 @@ def tools(tmp_path: pathlib.Path) -> pathlib.Path:
     """A folder in which every tool writes down its arguments."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("vmadm", "zfs", "pfexec", "id", "touch"):
+    for name in (*NAMES, "pfexec", "id", "touch"):
         (folder / name).write_text(
             f"#!/bin/sh\nprintf '%s\\0' {name} \"$@\" >{tmp_path}/ran\nexit 7\n"
         )
@@ -70,10 +75,10 @@ def ran(tools: pathlib.Path) -> list[str]:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_what_the_toolkit_sends_arrives_as_it_was(shell: str, tools: pathlib.Path) -> None:
     ssh = transport.SSH("node", tool_path="/any where/bin")
-    command = transport.Command(("vmadm", *HOSTILE))
+    command = transport.Command(("vmadm", "update", *HOSTILE))
     done = forced(ssh.command_line(command), tools, shell)
     assert (done.returncode, done.stderr) == (7, b"")
-    assert ran(tools) == ["vmadm", *HOSTILE]
+    assert ran(tools) == ["vmadm", "update", *HOSTILE]
 
 
 def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
@@ -140,6 +145,54 @@ def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
         "'vmadm\nid'",
         "-- vmadm list",
         "-vmadm",
+        "vmadm list",
+        "vmadm 'get info'",
+        "vmadm -f get",
+        "vmadm console " + ZONE,
+        "zpool destroy zones",
+        "zpool create evil c0t0d0",
+        "zfs allow x",
+        "zfs unmount -a",
+        "zfs -x list",
+        "zfs mount -O zones/x",
+        "dladm delete-vnic net0",
+        "imgadm publish x",
+        "svcs",
+        "kstat -p",
+        "sysinfo -s x",
+        "dtrace",
+        "dtrace -c id",
+        "dtrace -q -c id",
+        "dtrace -l -c id",
+        "dtrace -l -n BEGIN -c id",
+        "dtrace -q -s /dev/stdin -c id",
+        "dtrace -q -s /dev/stdin 1 -w",
+        "dtrace -w -n BEGIN",
+        "dtrace '-q -s' /dev/stdin",
+        "dtrace '-q -s /dev/stdin' ",
+        "dtrace -V -c id",
+        "zlogin",
+        "zlogin -l root " + ZONE,
+        "zlogin -C " + ZONE,
+        "zlogin " + ZONE[:-1] + "g",
+        "zlogin " + ZONE[:-1],
+        "zlogin global",
+        "dd",
+        "dd of=/etc/passwd bs=1048576",
+        "dd if=/etc/shadow",
+        "dd of=/zones/nova-smartos/x bs=1048576 if=/etc/shadow",
+        "dd of=/zones/nova-smartos/x if=/etc/shadow",
+        "dd if=/zones/nova-smartos/x bs=1048576",
+        "dd of=/zones/nova-smartos/../x bs=1048576",
+        "dd of=/zones/nova-smartos/..",
+        "dd of=/zones/nova-smartos/.. bs=1048576",
+        "dd of=/zones/nova-smartos/ bs=1048576",
+        "dd of=x bs=1048576",
+        "rm -rf /zones/nova-smartos/x",
+        "rm -f /zones/nova-smartos",
+        "rm -f /zones/nova-smartos/x /etc/passwd",
+        "rm -f '/zones/nova-smartos/x y'",
+        "rm -f /zones/nova-smartos/x/../../y",
     ],
 )
 def test_everything_else_is_refused(line: str | None, shell: str, tools: pathlib.Path) -> None:
@@ -149,21 +202,48 @@ def test_everything_else_is_refused(line: str | None, shell: str, tools: pathlib
     assert ran(tools) == []
 
 
+def methods() -> list[tuple[str, str]]:
+    gz = node.Node(fake_transport.refusing())
+    tools = [tool for tool in vars(gz).values() if isinstance(tool, _tool.Tool)]
+    public = [
+        getattr(tool, name) for tool in tools for name in dir(type(tool)) if name[0].islower()
+    ]
+    first = [method.__doc__.split("\n")[0] for method in public if callable(method)]
+    found = [re.match(r"([a-z]+)(?: ([A-Za-z-]+))?", line) for line in first]
+    return sorted({(each[1], each[2] or "") for each in found if each})
+
+
+def test_every_method_of_the_toolkit_is_let_through(tools: pathlib.Path) -> None:
+    exact = {
+        ("dtrace", "-l"): "-l -n a:b:c:d",
+        ("dtrace", "-q"): "-q -s /dev/stdin 1 2",
+        ("zlogin", "UUID"): ZONE + " '-x'",
+        ("dd", "of"): "of=/zones/nova-smartos/image-1.json bs=1048576",
+        ("rm", "-f"): "-f /zones/nova-smartos/image-1.json",
+    }
+    by_hand = {("vmadm", "console")}
+    found = methods()
+    assert {tool for tool, _ in found} == set(NAMES)
+    for tool, word in found:
+        done = forced(f"{tool} {exact.get((tool, word), word)}".strip(), tools)
+        assert done.returncode == (REFUSED if (tool, word) in by_hand else 7), (tool, word)
+
+
 def test_the_other_side_does_not_choose_where_tools_are(tools: pathlib.Path) -> None:
-    forced("PATH=/evil:\"$PATH\" LC_ALL=xx PATH='/evil' vmadm list", tools)
-    assert ran(tools) == ["vmadm", "list"]
+    forced("PATH=/evil:\"$PATH\" LC_ALL=xx PATH='/evil' vmadm lookup", tools)
+    assert ran(tools) == ["vmadm", "lookup"]
 
 
 def test_quotes_may_stand_anywhere_in_a_word(tools: pathlib.Path) -> None:
-    forced("v'mad'm a'b c'd\"'\"'e'", tools)
-    assert ran(tools) == ["vmadm", "ab cd'e"]
+    forced("v'mad'm g'e't a'b c'd\"'\"'e'", tools)
+    assert ran(tools) == ["vmadm", "get", "ab cd'e"]
 
 
 def test_a_long_line_is_no_trouble(tools: pathlib.Path) -> None:
     argument = "it's " * 3000
     ssh = transport.SSH("node")
-    forced(ssh.command_line(transport.Command(("vmadm", argument))), tools)
-    assert ran(tools) == ["vmadm", argument]
+    forced(ssh.command_line(transport.Command(("vmadm", "get", argument))), tools)
+    assert ran(tools) == ["vmadm", "get", argument]
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +256,8 @@ def test_behind_sshd(server: sshd.Server, tools: pathlib.Path) -> None:
     server.authorize(f'restrict,command="{SCRIPT} {tools}"')
     ssh = server.connect()
     try:
-        assert ssh.run(transport.Command(("vmadm", *HOSTILE))).returncode == 7
-        assert ran(tools) == ["vmadm", *HOSTILE]
+        assert ssh.run(transport.Command(("vmadm", "get", *HOSTILE))).returncode == 7
+        assert ran(tools) == ["vmadm", "get", *HOSTILE]
         refused = ssh.run(transport.Command(("uname", "-a")))
         assert refused.returncode == REFUSED
         assert "uname is not among the tools" in refused.stderr

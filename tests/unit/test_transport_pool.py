@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import paramiko
 import pytest
 
 from nova_smartos.smartos import errors
@@ -237,3 +238,24 @@ def test_a_system_out_of_threads_is_not_started(
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(errors.NotStarted, match="new thread"):
         pool.acquire(WAIT)
+
+
+@pytest.mark.parametrize(
+    ("error", "usable"),
+    [
+        (paramiko.ChannelException(4, "resource shortage"), True),
+        (paramiko.SSHException("Timeout opening channel."), False),
+        (EOFError(), False),
+    ],
+)
+def test_a_server_that_does_not_answer_gets_no_more_commands(
+    error: Exception, usable: bool
+) -> None:
+    class Wire(FakeWire):
+        def open_session(self, timeout: float) -> None:
+            raise error
+
+    asked = connections.Connection(cast(Any, Wire()))
+    with pytest.raises(errors.NotStarted, match="no channel"):
+        asked.open_channel()
+    assert asked.usable is usable

@@ -207,6 +207,8 @@ class Connection:
         try:
             return self.wire.open_session(timeout=CHANNEL_SECONDS)
         except (paramiko.SSHException, OSError, EOFError) as error:
+            # refusing is an answer; without one, whoever comes next need not wait for it as well
+            self.retired = self.retired or not isinstance(error, paramiko.ChannelException)
             raise errors.NotStarted(f"no channel for the command: {_text(error)}") from error
 
     def close(self) -> None:
@@ -219,7 +221,7 @@ class Connection:
         It is kept, since to take it apart paramiko wants locks that a thread of the parent may
         have held.
         """
-        self.wire.active = False
+        self.wire.active = False  # type: ignore[attr-defined]
         self.wire.sock.close()
         _abandoned.append(self)
 
@@ -334,7 +336,7 @@ def _check_private(path: pathlib.Path) -> None:
     status = path.stat()
     # as OpenSSH: a key of another user may be shared with a group on purpose
     if status.st_uid == os.geteuid() and status.st_mode & 0o077:
-        message = f"others may read the key {path}: chmod 600 it"
+        message = f"cannot read the key {path}: others may read it as well, chmod 600 it"
         raise errors.NotStarted(message, retryable=False)
 
 

@@ -66,6 +66,7 @@ class Node:
         self.clock = clock.Clock(speed)
         self.lock = threading.RLock()
         self.vms = Vms()
+        self.vminfod_up = True
         self.storage = storage.Storage(self)
         self.images = imgadm.Images(self)  # type: ignore[arg-type]
 

@@ -65,6 +65,8 @@ class Vms:
     def all(self):
         return self.records
 
+    seen = all
+
     def get(self, uuid):
         return next((vm for vm in self.records if vm["uuid"] == uuid), None)
 

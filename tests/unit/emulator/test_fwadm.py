@@ -48,6 +48,8 @@ class Vms:
     def all(self):
         return self._records
 
+    seen = all
+
     def get(self, uuid):
         return next((record for record in self._records if record["uuid"] == uuid), None)
 

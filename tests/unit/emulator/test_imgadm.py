@@ -238,6 +238,32 @@ def test_a_docker_layer(bench):
     )
 
 
+def _link(name, target, kind):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [tarfile.TarInfo("../../escaped")],
+        [_link("out", "../../..", tarfile.SYMTYPE), tarfile.TarInfo("out/escaped")],
+        [_link("secret", "../../../../books.json", tarfile.LNKTYPE)],
+    ],
+    ids=["dots", "symlink", "hardlink"],
+)
+def test_a_layer_does_not_leave_its_root(bench, members):
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as archive:
+        for member in members:
+            archive.addfile(member)
+    manifest = {**bench.sample(), "type": "docker", "os": "linux"}
+    _write(bench, manifest, gzip.compress(layer.getvalue()), "gzip")
+    done = bench.install()
+    assert (done.status, "would be outside the image" in done.err) == (1, True)
+
+
 def test_docker_images_as_docker_lists_them(bench):
     for uuid, tag in ((UUID, "latest"), (OTHER, "1.1")):
         tags = {"docker:id": "0123456789abcdef", "docker:repo": "r", f"docker:tag:{tag}": True}

@@ -205,6 +205,9 @@ def test_a_full_pool_fails_as_zfs_fails(pool):
     with pytest.raises(storage.StorageError) as caught:
         pool.create("zones/b")
     assert str(caught.value) == "cannot create 'zones/b': out of space"
+    with pytest.raises(storage.StorageError) as caught:
+        pool.snapshot("zones/a@s")
+    assert str(caught.value) == "cannot create snapshots : out of space"
     with pytest.raises(OSError) as written:
         pool.check("zones/a", 1)
     assert written.value.errno == errno.ENOSPC

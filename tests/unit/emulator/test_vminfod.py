@@ -52,9 +52,7 @@ def _node(tmp_path: pathlib.Path) -> Iterator[node_module.Node]:
         ),
     ],
 )
-def test_changes(
-    old: dict[str, Any], new: dict[str, Any], expected: list[tuple[Any, ...]]
-) -> None:
+def test_changes(old: dict[str, Any], new: dict[str, Any], expected: list[tuple[Any, ...]]) -> None:
     found = events.changes(old, new)
     assert [
         (one["prettyPath"], one["action"], one.get("oldValue"), one.get("newValue"))
@@ -175,8 +173,9 @@ def test_events_as_text(node: node_module.Node) -> None:
     lines = follow(node, "-r", until="delete")
     assert lines[0].endswith("Z] ready")
     assert lines[1].endswith("Z] c0ffee00 z1 create")
-    assert any(line.endswith('z1 modify: provisioning removed :: true -> undefined')
-               for line in lines)
+    assert any(
+        line.endswith("z1 modify: provisioning removed :: true -> undefined") for line in lines
+    )
     assert lines[-1].endswith("c0ffee00 - delete")
 
 
@@ -185,3 +184,21 @@ def test_events_as_json(node: node_module.Node) -> None:
     assert events_seen[0]["vms"] == {}
     assert events_seen[1]["vm"]["uuid"] == U
     assert events_seen[-1]["type"] == "delete"
+
+
+def test_without_vminfod_other_tools_know_no_vm_either(node: node_module.Node) -> None:
+    create(node, payload(autoboot=False))
+    run(node, "fwadm", "add", stdin='{"rule": "FROM any TO all vms ALLOW tcp PORT 1"}')
+    node.vms.set_vminfod(False)
+    wanted = '{"global": true, "rule": "FROM any TO all vms ALLOW tcp PORT 2"}'
+    for words in (["add"], ["status", uuid(1)], ["vms", uuid(1)]):
+        ran = run(node, "fwadm", *words, stdin=wanted)
+        assert (ran.status, ran.err) == (1, "connect ECONNREFUSED\n")
+    assert run(node, "fwadm", "list").status == 0
+    ran = run(node, "nictagadm", "vms", "admin")
+    assert (ran.out, ran.err) == ("", "connect ECONNREFUSED\n")
+    ran = run(node, "imgadm", "create", uuid(1), "name=a", "version=1.0.0")
+    assert (ran.status, ran.err) == (
+        1,
+        f'imgadm create: error (VmNotFound): vm "{uuid(1)}" was not found\n',
+    )

@@ -96,6 +96,8 @@ def test_a_full_pool(node: node_module.Node) -> None:
     try:
         ran = guest(node, "dd", "if=/dev/zero", "of=/much", "bs=64k", "count=4")
         assert (ran.status, ran.err) == (1, "dd: No space left on device\n")
+        ran = guest(node, "mdata-put", "k", "v")
+        assert (ran.status, ran.err) == (1, "mdata-put: ENOSPC, write\n")
     finally:
         node.storage.fill("zones", False)
 
