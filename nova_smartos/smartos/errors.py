@@ -14,7 +14,6 @@ import shlex
 from collections.abc import Sequence
 from typing import Protocol, Self
 
-
 # The attributes of an error hold all of what was said.
 _LEGIBLE = 2000
 

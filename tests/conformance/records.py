@@ -33,6 +33,12 @@ def document(text: str | None) -> dict[str, typing.Any]:
     return found if isinstance(found, dict) else {}
 
 
+def kind_of(vm: Vm) -> str | None:
+    """The type of a VM's brand, as listings show it."""
+    types = {brand: kind for kind, brand in _BRANDS.items()} | {"joyent-minimal": "OS"}
+    return vm.get("type") or types.get(vm.get("brand", ""))
+
+
 def documents(text: str | None) -> list[typing.Any]:
     """The elements of a JSON array, or the one that is no array."""
     try:

@@ -298,10 +298,18 @@ class State:
         for uuid in here - (set() if anew else {row["uuid"] for row in wanted}):
             self._node.remove_vm(uuid)
         for row in wanted:
-            vm = row if build.is_shown(row) else {**self.nearest(row["uuid"], case)[0], **row}
+            vm = row if build.is_shown(row) else self._completed(row, case)
             present = self._node.vm(row["uuid"])
             if present is None or build.is_shown(row) or not _looks_like(present, row):
                 self.rebuild(vm, vm.get("state"), case, argv)
+
+    def _completed(self, row: Vm, case: world.Case) -> Vm:
+        """A VM that shows what a row shows, made of what is known of it or of its brand."""
+        known = [*self.nearest(row["uuid"], case), *self._any_brand(row["uuid"])]
+        kind = records.kind_of(row)
+        like = next((vm for vm in known if kind in (None, records.kind_of(vm))), known[0])
+        brand = {"brand": like["brand"]} if "type" in row else {}
+        return {**like, **row, **brand}
 
     def _identified(self, case: world.Case, argv: list[str]) -> list[Vm]:
         """The rows of a listing, each with a uuid: it may not show them."""

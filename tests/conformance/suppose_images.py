@@ -123,6 +123,15 @@ class Images:
         for uuid, row in rows.items():
             if row.get("clones") == 0 or "cloneNames" in row:
                 self._remove_clones(uuid, but=json.dumps(row.get("cloneNames")))
+            for name in row.get("cloneNames") or ():
+                self._have_clone(uuid, name, case, argv)
+
+    def _have_clone(self, image: str, name: str, case: world.Case, argv: list[str]) -> None:
+        """Have the zone whose dataset has this name."""
+        uuid = name.rpartition("/")[2]
+        if records.UUID.fullmatch(uuid) and self._node.vm(uuid) is None:
+            vm = {**self._state.nearest(uuid, case)[0], "image_uuid": image}
+            self._state.rebuild(vm, None, case, argv)
 
     def _with_docker_tags(self, manifest: Vm, case: world.Case) -> Vm:
         """A listing that works supposes that docker images have their tags."""

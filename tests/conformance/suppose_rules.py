@@ -76,7 +76,7 @@ class Rules:
         shown = records.document(case["stdout"]).get("vms") or []
         for uuid in shown:
             vm = self._node.vm(uuid) or self._state.nearest(uuid, case)[0]
-            self._state.rebuild(vm, None, case, ["vmadm", "get"])
+            self._state.rebuild({**vm, "firewall_enabled": True}, None, case, ["vmadm", "get"])
         self._only(case, argv)
 
     def _affected(self, case: world.Case, argv: list[str], uuids: set[str]) -> None:
