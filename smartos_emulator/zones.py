@@ -44,7 +44,7 @@ KEPT_STATES = ("configured", "incomplete", "installed")
 _RUNTIME = ("ready", "running", "shutting_down", "down")
 
 # What `script` can be told about a guest, and the values it takes (none listed: a number).
-_SCRIPT: dict[str, tuple[str, ...]] = {
+SCRIPT: dict[str, tuple[str, ...]] = {
     "provision": ("success", "failure", "never"),
     "shutdown": ("normal", "ignore"),
     "prepare": ("success", "error", "never"),
@@ -172,11 +172,11 @@ class Zones:
     def script(self, uuid: str, **behaviour: str) -> None:
         """Say how a guest behaves from now on; the uuid "*" stands for every guest."""
         for key, value in behaviour.items():
-            if key not in _SCRIPT:
-                raise ValueError(f"guests have no {key}: {', '.join(_SCRIPT)}")
-            if _SCRIPT[key] and value not in _SCRIPT[key]:
-                raise ValueError(f"{key} is one of {', '.join(_SCRIPT[key])}")
-            if not _SCRIPT[key]:
+            if key not in SCRIPT:
+                raise ValueError(f"guests have no {key}: {', '.join(SCRIPT)}")
+            if SCRIPT[key] and value not in SCRIPT[key]:
+                raise ValueError(f"{key} is one of {', '.join(SCRIPT[key])}")
+            if not SCRIPT[key]:
                 float(value)
         with self._lock:
             self._scripts.setdefault(uuid, {}).update(behaviour)

@@ -20,6 +20,11 @@ _SHOWN_ONLY = {
 }
 _DISK_DEFAULTS = {"compression": "off", "block_size": 8192}
 _DISK_SHOWN_ONLY = ("path", "zfs_filesystem", "refreservation")
+# what only creation sets, or what has its place whenever it is set
+_AT_CREATION = {
+    *("uuid", "brand", "image_uuid", "zpool", "nics", "disks", "datasets", "delegate_dataset"),
+    *("autoboot", "tags", "routes", "customer_metadata", "internal_metadata", "quota"),
+}
 _FILLER_MAC = "02:08:20:ff:ff:"
 _VOLUMES = "/dev/zvol/rdsk/"
 _SEED_PATH = "cloudinit_nocloud_path"
@@ -160,8 +165,8 @@ def _create(node: world.World, vm: Vm, payload: Vm, state: str) -> list[str]:
         node.run("vmadm", "create", document=payload)
         return []
     node.must("vmadm", "create", document=payload)
-    built = node.vm(vm["uuid"]) if is_shown(vm) else None
-    later = [key for key in late_keys(vm, built) if key in payload] if built else []
+    built = (node.vm(vm["uuid"]) or {}) if is_shown(vm) else {}
+    later = [key for key in late_keys(vm, built) if key in payload.keys() - _AT_CREATION]
     if later:
         node.remove_vm(vm["uuid"])
         for key in later:

@@ -11,6 +11,7 @@ from tests.conformance import build, world
 Difference = world.Difference
 
 _NODES = 3
+_CASES_A_NODE = 100
 # Refusals that come after the recorded step: the payload was accepted, the deed was not.
 LATER = {
     r'updates to disks are only allowed when state is "stopped"': "disks change while stopped",
@@ -39,12 +40,13 @@ def pipeline(node: world.World, recorded: list[world.Case]) -> world.Verdict:
     """Create or update for real, one case after the other: each supposes the same node."""
     chosen = [case for case in recorded if "pipeline" in case]
     chosen.sort(key=lambda case: (case["action"], case["brand"], str(case.get("vm_state"))))
-    with contextlib.ExitStack() as nodes, futures.ThreadPoolExecutor(_NODES) as pool:
+    count = min(_NODES, 1 + len(chosen) // _CASES_A_NODE)
+    with contextlib.ExitStack() as nodes, futures.ThreadPoolExecutor(count) as pool:
         judges = [_Judge(node)]
-        for _ in range(_NODES - 1):
+        for _ in range(count - 1):
             judges.append(_Judge(nodes.enter_context(world.up(node.environment))))
             judges[-1].prepare()
-        shares = [chosen[number::_NODES] for number in range(_NODES)]
+        shares = [chosen[number::count] for number in range(count)]
         found = [*pool.map(_Judge.judge, judges, shares)]
     differences = [difference for share in found for difference in share]
     return world.Verdict("pipeline", len(chosen), differences)

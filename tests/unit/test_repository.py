@@ -7,6 +7,9 @@ import re
 import subprocess
 import sys
 
+from smartos_emulator import zones
+from smartos_emulator.metrics import meter
+
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDERS = (
     "nova_smartos",
@@ -64,3 +67,8 @@ def test_declared_packages_are_used() -> None:
     for name in names:
         module = {"pyyaml": "yaml"}.get(name, name.replace(".", "_"))
         assert re.search(rf"^\s*(import|from) {module}\b", text, re.MULTILINE), name
+
+
+def test_the_emulators_document_names_every_guest_and_load_key() -> None:
+    text = (ROOT / "doc/source/emulator.rst").read_text()
+    assert [key for key in (*zones.SCRIPT, *meter.KEYS) if f"``{key}``" not in text] == []
