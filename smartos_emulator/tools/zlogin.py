@@ -33,8 +33,7 @@ def main(call: call_module.Call) -> int:
     if zone.state in ("configured", "incomplete"):
         raise _failure(f"cannot login to a zone which is '{zone.state}'")
     if "-C" in flags:
-        console.stream(call, name, banner="-Q" not in flags)
-        return 0
+        return console.stream(call, name, banner="-Q" not in flags)
     if zone.state != "running":
         raise _failure(f"login allowed only to running zones ({name} is '{zone.state}').")
     if "-n" in flags:

@@ -19,13 +19,13 @@ def attach(call: call_module.Call, vm: dict[str, typing.Any]) -> None:
     stream(call, vm["zonename"], banner=vm["brand"] != "kvm")
 
 
-def stream(call: call_module.Call, zonename: str, banner: bool) -> None:
+def stream(call: call_module.Call, zonename: str, banner: bool) -> int:
     """The console itself: a login prompt that takes no one, for there is no getty behind it."""
-    if not call.stdin_is_tty():
-        call.err("zlogin: failed to set stdin pty to raw mode: Inappropriate ioctl for device\n")
-        return
     if banner:
         call.out(f"[Connected to zone '{zonename}' console]\n")
+    if not call.stdin_is_tty():
+        call.err("zlogin: failed to set stdin pty to raw mode: Inappropriate ioctl for device\n")
+        return 1
     name = call.node.zones.hostname(zonename)
     call.out(f"\r\n{name} console login: ")
     while data := call.stdin.read1(4096):  # type: ignore[attr-defined]
@@ -34,3 +34,4 @@ def stream(call: call_module.Call, zonename: str, banner: bool) -> None:
         call.stdout.write(data.replace(b"\r", f"\r\n{name} console login: ".encode()))
     if banner:
         call.out(f"\n[Connection to zone '{zonename}' console closed]\n")
+    return 0

@@ -16,6 +16,7 @@ _VOLATILE = (
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
     (r"\[\d\d:\d\d:\d\d\.\d+Z\]", "[TIME]"),
     (r'("(?:pid|zoneid|zonedid|created_at|time|req_id|hostname)": ?)("[^"]*"|\d+)', r"\1ANY"),
+    (r'("transition_expire": ?)\d+', r"\1ANY"),
     (r'("(?:server_uuid|platform_buildstamp|version)": ?)"\d[^"]*"', r"\1ANY"),
     (r'("server_uuid": ?)"[^"]*"', r"\1ANY"),
     (r'("(?:free_space|size|sha1)": ?)("[^"]*"|[\d.]+)', r"\1ANY"),

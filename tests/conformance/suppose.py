@@ -117,8 +117,9 @@ class State:
 
     def _likely(self, uuid: str, case: world.Case, argv: list[str], payload: Vm) -> list[Vm]:
         """What the VM may look like, the likeliest first."""
-        if argv[1] in ("get", "json") and case["rc"] == 0:
-            return [records.document(case["stdout"])]
+        shown = records.document(case["stdout"])
+        if argv[1] in ("get", "json") and shown.get("uuid") == uuid:
+            return [shown]
         traits = _traits(case)
         devices = {*re.findall(r'"device": "virtio(\d+)"', case["stdout"] or "")}
         known = [vm for vm in self.nearest(uuid, case) if _fits(vm, traits)]
@@ -205,9 +206,15 @@ class State:
             self._node.must("vmadm", "delete-snapshot", uuid, name)
 
     def without(self, uuid: str) -> None:
-        """Have no such VM."""
-        if uuid in self._node.uuids():
-            self._node.remove_vm(uuid)
+        """Have no such VM, nor what one that was never installed leaves."""
+        vm = self._node.vm(uuid)
+        if vm is None:
+            return
+        self._node.remove_vm(uuid)
+        if vm["zone_state"] == "configured":
+            for name in self._node.must("zfs", "list", "-H", "-o", "name").stdout.split():
+                if name.startswith(f"zones/{uuid}"):
+                    self._node.run("zfs", "destroy", "-r", name)
 
     def remove_all(self) -> None:
         """Have no VM."""
@@ -248,6 +255,8 @@ class State:
     def _have_bundle(self, vm: Vm, case: world.Case) -> None:
         self.rebuild(vm, "stopped", case, ["vmadm", "receive"])
         self._bundle = build.bundle(self._node, vm["uuid"])
+        if "already exists" in case["stderr"]:
+            self.rebuild(vm, "stopped", case, ["vmadm", "receive"])
 
     def _receive(self, argv: list[str], *, slowly: bool) -> world.Done:
         """Receive the bundle; slowly is with more than vminfod's minute before its last bytes."""

@@ -41,7 +41,8 @@ class Images:
 
     def of_type(self, kind: str) -> str:
         """The uuid of a known image of a type."""
-        return next(u for u, manifest in self._manifests.items() if manifest["type"] == kind)
+        known = self._manifests.items()
+        return str(next(uuid for uuid, manifest in known if manifest["type"] == kind))
 
     def ensure_for(self, payload: Vm) -> None:
         """Install the images that a payload names, when they are known."""
@@ -259,7 +260,7 @@ def _nothing() -> None:
 
 def _added_sources(series: list[world.Case]) -> dict[str, str]:
     """The sources that a series adds or shows, and their types."""
-    found = {}
+    found: dict[str, str] = {}
     for case in series:
         found |= _typed(case["stdout"])
         for kind, url in re.findall(r'Added "(\w+)" image source "([^"]+)"', case["stdout"] or ""):

@@ -137,7 +137,7 @@ def _vms_of(text: str | None) -> list[Vm]:
 
 def _known_remote(series: list[world.Case]) -> dict[str, Vm]:
     """Remote VMs by uuid, as they were added or shown."""
-    found = {}
+    found: dict[str, Vm] = {}
     for case in series:
         if "rvm" in case["cmd"]:
             told = [*_vms_of(case["stdin"]), *_vms_of(case["stdout"])]

@@ -5,6 +5,9 @@ import typing
 
 from tests.conformance import compare, suppose, world
 
+# an odd record must not end the run: what it led to is told as its difference
+_SET_UP_ERRORS = (RuntimeError, AssertionError, LookupError, TypeError, ValueError)
+
 
 def transcripts(node: world.World, recorded: list[world.Case]) -> world.Verdict:
     """Each case in its series' order, in the state that it supposes."""
@@ -33,11 +36,12 @@ def judge(state: suppose.State, case: world.Case) -> str | None:
             if distance is None:
                 return None
             found.append(distance)
-    except RuntimeError as error:
+    except _SET_UP_ERRORS as error:
         found.append(_failed(error))
     finally:
         state.after(case)
-    return min(found, key=lambda distance: distance.lines).reason
+    nothing = _failed(LookupError("no state to try"))
+    return min(found, key=lambda distance: distance.lines, default=nothing).reason
 
 
 def _attempt(
@@ -45,10 +49,10 @@ def _attempt(
 ) -> compare.Distance | None:
     try:
         arrange()
-    except RuntimeError as error:
+    except _SET_UP_ERRORS as error:
         return _failed(error)
     return compare.compare(case, state.run(case))
 
 
-def _failed(error: RuntimeError) -> compare.Distance:
-    return compare.Distance(10_000, str(error)[:500])
+def _failed(error: Exception) -> compare.Distance:
+    return compare.Distance(10_000, f"{type(error).__name__}: {error}"[:500])

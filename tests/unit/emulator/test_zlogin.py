@@ -139,8 +139,10 @@ def test_a_guest_goes_down_by_itself(node: node_module.Node) -> None:
 
 def test_the_console_wants_a_terminal(node: node_module.Node) -> None:
     ran = run(node, "zlogin", "-C", U)
-    assert (ran.status, ran.out) == (0, "")
+    assert (ran.status, ran.out) == (1, f"[Connected to zone '{U}' console]\n")
     assert "raw mode" in ran.err
+    assert run(node, "zlogin", "-Q", "-C", U).out == ""
+    assert run(node, "vmadm", "console", U).status == 0
 
 
 @pytest.mark.parametrize(
