@@ -5,10 +5,10 @@ BIN = $(VENV)/bin
 NODE ?= build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help bench clean conformance cover demo demo-down docs eventlet gate genconfig lint test
+.PHONY: help bench clean conformance conformance-node cover demo demo-down docs eventlet gate genconfig lint test
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 bench: $(VENV)/.bench ## run one benchmark: make bench NAME=emulator
 	$(BIN)/python -m bench $(NAME)
@@ -18,6 +18,9 @@ clean: demo-down ## remove everything that was built, the virtual environment in
 
 conformance: $(VENV)/.test ## compare with recorded answers: make conformance DATA=DIR
 	$(BIN)/python -m tests.conformance $(DATA)
+
+conformance-node: $(VENV)/.test ## a node as the records suppose: make conformance-node DATA=DIR NODE=DIR
+	$(BIN)/python -m tests.conformance $(DATA) --up $(NODE)
 
 cover: $(VENV)/.tox ## coverage of the product
 	$(BIN)/tox -q -e cover

@@ -14,16 +14,20 @@ SECONDS = 120
 
 
 class EmulatedNode(fixtures.Fixture):
-    """A node of its own in a temporary folder; `directory` is where it is kept."""
+    """A node of its own: in a temporary folder, or in one that is given, where it stays up."""
 
     directory: pathlib.Path
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, stays_in: pathlib.Path | None = None) -> None:
         super().__init__()
         self._options = options
+        self._stays_in = stays_in
 
     def _setUp(self) -> None:
-        # not pytest's tmp_path: a unix socket's path is short of letters
+        if self._stays_in is not None:
+            self.directory = self._stays_in.resolve()
+            self.command("up", str(self.directory), *self._options)
+            return
         folder = tempfile.TemporaryDirectory(prefix="nst-")
         self.addCleanup(folder.cleanup)
         self.directory = pathlib.Path(folder.name) / "node"

@@ -45,7 +45,6 @@ def pipeline(node: world.World, recorded: list[world.Case]) -> world.Verdict:
         judges = [_Judge(node)]
         for _ in range(count - 1):
             judges.append(_Judge(nodes.enter_context(world.up(node.environment))))
-            judges[-1].prepare()
         shares = [chosen[number::count] for number in range(count)]
         found = [*pool.map(_Judge.judge, judges, shares)]
     differences = [difference for share in found for difference in share]
@@ -56,10 +55,6 @@ class _Judge:
     def __init__(self, node: world.World) -> None:
         self._node = node
         self._states: dict[str, str] = {}  # the VMs that are there, as they were made
-
-    def prepare(self) -> None:
-        """Install the images on a node of our own."""
-        self._node.install_images(self._node.environment["zpools"])
 
     def judge(self, share: list[world.Case]) -> list[Difference]:
         """The cases of a share that the node answers otherwise."""

@@ -151,16 +151,20 @@ class World:
 
 
 @contextlib.contextmanager
-def up(environment: dict[str, typing.Any]) -> typing.Iterator[World]:
-    """A node as environment.json says, gone afterwards."""
+def up(
+    environment: dict[str, typing.Any], stays_in: pathlib.Path | None = None
+) -> typing.Iterator[World]:
+    """A node as environment.json says, with its images; gone afterwards unless it has a place."""
     words = ["--speed", str(SPEED), "--memory", "512G", "--pool-size", "16T"]
     for pool in environment["zpools"]:
         words += [] if pool == "zones" else ["--pool", f"{pool}=16T"]
     for tag, kind in environment["nic_tags"].items():
         overlay = kind.startswith("overlay")
         words += ["--overlay-rule", tag] if overlay else ["--nic-tag", tag]
-    with emulated.EmulatedNode(*words) as node:
-        yield World(node, environment)
+    with emulated.EmulatedNode(*words, stays_in=stays_in) as node:
+        world = World(node, environment)
+        world.install_images(environment["zpools"])
+        yield world
 
 
 Case = dict[str, typing.Any]
