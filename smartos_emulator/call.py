@@ -8,6 +8,7 @@ import pathlib
 import re
 import select
 import signal
+import stat
 import threading
 import typing
 
@@ -67,8 +68,8 @@ class Call:
         """A call over the file descriptors that a client passed."""
         cancelled = threading.Event()
         stdin = io.BufferedReader(_Input(descriptors[0], cancelled), 1 << 16)
-        stdout = typing.cast(typing.BinaryIO, _Output(descriptors[1]))
-        stderr = typing.cast(typing.BinaryIO, _Output(descriptors[2]))
+        stdout = typing.cast(typing.BinaryIO, _Output(descriptors[1], cancelled))
+        stderr = typing.cast(typing.BinaryIO, _Output(descriptors[2], cancelled))
         return cls(argv, node, env, cwd, stdin, stdout, stderr, pid, cancelled)
 
     def serve(self, main: typing.Callable[["Call"], int]) -> int:
@@ -154,10 +155,13 @@ class _Input(io.RawIOBase):
 
 
 class _Output(io.RawIOBase):
-    """An unbuffered writer that writes everything it is given."""
+    """An unbuffered writer that writes everything it is given, or wakes up when the client dies."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, cancelled: threading.Event) -> None:
+        self._descriptor = _without_blocking(descriptor)
+        self._cancelled = cancelled
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLOUT)
 
     def writable(self) -> bool:
         return True
@@ -172,10 +176,31 @@ class _Output(io.RawIOBase):
         view = memoryview(data).cast("B")
         done = 0
         while done < len(view):
-            done += os.write(self._descriptor, view[done:])
+            try:
+                done += os.write(self._descriptor, view[done:])
+            except BlockingIOError:
+                self._wait_for_room()
         return done
+
+    def _wait_for_room(self) -> None:
+        while not self._poll.poll(200):
+            if self._cancelled.is_set():
+                raise Cancelled
 
     def close(self) -> None:
         if not self.closed:
             super().close()
             os.close(self._descriptor)
+
+
+def _without_blocking(descriptor: int) -> int:
+    """A pipe opened anew, so that only our end does not block; anything else as it is."""
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return descriptor
+    try:
+        anew = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        # nobody reads: a write will say so
+        return descriptor
+    os.close(descriptor)
+    return anew

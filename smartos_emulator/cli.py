@@ -110,7 +110,7 @@ def fault_list(options: argparse.Namespace) -> int:
 
 
 def fault_clear(options: argparse.Namespace) -> int:
-    """Clear one fault, or all."""
+    """Clear one fault; without a number all, a full disk and a stopped vminfod too."""
     _control(options.directory, "fault-clear", {"number": options.number})
     return 0
 

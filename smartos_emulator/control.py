@@ -59,6 +59,10 @@ def _fault_list(node: "node_module.Node") -> typing.Any:
 
 
 def _fault_clear(node: "node_module.Node", number: int | None) -> typing.Any:
+    if number is None:
+        node.vms.set_vminfod(True)
+        for pool in node.config.pools:
+            node.storage.fill(pool, False)
     return {"cleared": node.faults.clear(number)}
 
 

@@ -2,51 +2,48 @@
 """Files in datasets: what is written counts against quotas and pools."""
 
 import io
-import pathlib
 import typing
 
 if typing.TYPE_CHECKING:
     from smartos_emulator import storage
 
-# How much may be written before it is counted.
-_WINDOW = 8 << 20
+_PIECE = 1 << 25
 
 
 class File(io.RawIOBase):
-    """A file written from its beginning; what does not fit raises OSError and is not kept."""
+    """A file being written; its dataset is asked for room, in ever larger pieces.
 
-    def __init__(self, books: "storage.Storage", dataset: str, path: pathlib.Path) -> None:
+    OSError says that there is none: ENOSPC or EDQUOT.
+    """
+
+    def __init__(self, books: "storage.Storage", dataset: str, file: typing.BinaryIO) -> None:
         self._books = books
         self._dataset = dataset
-        self._file = path.open("wb")
-        self._counted = self._written = 0
+        self._file = file
+        self._written = 0
+        self._granted = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: typing.Any) -> int:
+        size = len(data)
+        if size > self._granted:
+            self._ask(size)
         self._file.write(data)
-        self._written += len(data)
-        if self._written - self._counted >= _WINDOW:
-            self.flush()
-        return len(data)
+        self._written += size
+        self._granted -= size
+        return size
 
-    def flush(self) -> None:
-        """Count what was written since the last time; take it back when it does not fit."""
-        if self.closed or self._written == self._counted:
-            return
+    def _ask(self, size: int) -> None:
+        """Accounting reads what was written: so the more there is, the rarer it must be."""
         self._file.flush()
-        try:
-            self._books.charge(self._dataset)
-        except OSError:
-            self._written = self._file.truncate(self._counted)
-            raise
-        self._counted = self._written
+        self._books.check(self._dataset, size)
+        room = self._books.number(self._dataset, "available")
+        self._granted = min(room, max(_PIECE, self._written))
 
     def close(self) -> None:
         if not self.closed:
-            try:
-                self.flush()
-            finally:
-                self._file.close()
-                super().close()
+            super().close()
+            self._file.close()
+            self._books.charge(self._dataset)

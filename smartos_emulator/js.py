@@ -50,6 +50,8 @@ class Undefined:
 
 
 UNDEFINED = Undefined()
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def typeof(value: Any) -> str:
@@ -279,11 +281,23 @@ def loads(document: str) -> Any:
     if document.startswith("\ufeff"):
         raise JavaScriptError(js_scanner.complaint(document))
     try:
-        return _DECODER.decode(document)
+        made = _DECODER.decode(document)
     except RecursionError:
         raise JavaScriptError("Maximum call stack size exceeded") from None
     except ValueError:
         raise JavaScriptError(js_scanner.complaint(document)) from None
+    return _well_formed(made) if _ESCAPED_SURROGATE.search(document) else made
+
+
+def _well_formed(value: Any) -> Any:
+    """A value whose texts can be written: the engine writes half a pair as U+FFFD."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_well_formed(one) for one in value]
+    if isinstance(value, dict):
+        return {_well_formed(key): _well_formed(one) for key, one in value.items()}
+    return value
 
 
 def _constant(name: str) -> Any:

@@ -7,9 +7,8 @@ import pathlib
 import stat
 import typing
 
+from smartos_emulator import blocks
 from smartos_emulator.guest import process as process_module
-
-_SUFFIXES = {"k": 1 << 10, "b": 512, "m": 1 << 20, "g": 1 << 30, "w": 2}
 
 
 def _cat(process: process_module.Process) -> int:
@@ -33,42 +32,19 @@ def _tee(process: process_module.Process) -> int:
 
 
 def _dd(process: process_module.Process) -> int:
-    operands = dict(word.partition("=")[::2] for word in process.argv[1:])
-    unknown = set(operands) - {"if", "of", "bs", "count"}
-    if unknown:
-        raise process_module.Failed(f'bad argument: "{unknown.pop()}"', 2)
-    size = _number(operands.get("bs", "512"))
-    limit = _number(operands["count"]) if "count" in operands else None
+    try:
+        operands = blocks.Operands.parse(process.argv[1:])
+    except ValueError as error:
+        raise process_module.Failed(str(error), 2) from None
     with contextlib.ExitStack() as stack:
         source, target = process.stdin, process.stdout
-        if "if" in operands:
-            source = stack.enter_context(process_module.source(process, operands["if"]))
-        if "of" in operands:
-            target = stack.enter_context(process_module.create(process, operands["of"]))
-        whole, partial = _blocks(source, target, size, limit)
-    process_module.complain(process, f"{whole}+{partial} records in\n{whole}+{partial} records out")
+        if operands.source is not None:
+            source = stack.enter_context(process_module.source(process, operands.source))
+        if operands.target is not None:
+            target = stack.enter_context(process_module.create(process, operands.target))
+        said = operands.copy(source, target)
+    process_module.complain(process, said.rstrip("\n"))
     return 0
-
-
-def _blocks(
-    source: typing.BinaryIO, target: typing.BinaryIO, size: int, limit: int | None
-) -> tuple[int, int]:
-    whole = partial = 0
-    while limit is None or whole + partial < limit:
-        block = source.read(size)
-        if not block:
-            break
-        target.write(block)
-        whole, partial = whole + (len(block) == size), partial + (len(block) < size)
-    return whole, partial
-
-
-def _number(text: str) -> int:
-    factor = _SUFFIXES.get(text[-1:].lower(), 1)
-    digits = text[:-1] if factor > 1 else text
-    if not digits.isdigit():
-        raise process_module.Failed(f'bad numeric argument: "{text}"', 2)
-    return int(digits) * factor
 
 
 def _ls(process: process_module.Process) -> int:

@@ -2,12 +2,11 @@
 """One program's run in a simulated zone: its streams, its files, how it fails."""
 
 import dataclasses
-import io
 import os
 import pathlib
 import typing
 
-from smartos_emulator import zoneroot, zones
+from smartos_emulator import counted, zoneroot, zones
 
 if typing.TYPE_CHECKING:
     from smartos_emulator import node as node_module
@@ -15,7 +14,6 @@ if typing.TYPE_CHECKING:
 Vm = dict[str, typing.Any]
 
 _CHUNK = 1 << 17
-_PIECE = 1 << 25
 
 
 class Failed(Exception):
@@ -81,46 +79,12 @@ def copy(source: typing.BinaryIO, *targets: typing.BinaryIO) -> None:
             target.write(chunk)
 
 
-class _Counted(io.RawIOBase):
-    """A file being written; its dataset is asked for room, in ever larger pieces."""
-
-    def __init__(self, process: Process, file: typing.BinaryIO) -> None:
-        self._process = process
-        self._file = file
-        self._written = 0
-        self._granted = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: typing.Any) -> int:
-        size = len(data)
-        if size > self._granted:
-            self._ask(size)
-        self._file.write(data)
-        self._written += size
-        self._granted -= size
-        return size
-
-    def _ask(self, size: int) -> None:
-        """Accounting reads what was written: so the more there is, the rarer it must be."""
-        self._file.flush()
-        storage, name = self._process.node.storage, self._process.dataset()
-        storage.check(name, size)
-        self._granted = min(storage.number(name, "available"), max(_PIECE, self._written))
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._file.close()
-            self._process.charge()
-
-
 def create(process: Process, path: str, mode: str = "wb") -> typing.BinaryIO:
     if path == "/dev/null":
         return typing.cast(typing.BinaryIO, pathlib.Path(os.devnull).open(mode))
-    file = process.root.host(path, write=True).open(mode)
-    return typing.cast(typing.BinaryIO, _Counted(process, typing.cast(typing.BinaryIO, file)))
+    file = typing.cast(typing.BinaryIO, process.root.host(path, write=True).open(mode))
+    counting = counted.File(process.node.storage, process.dataset(), file)
+    return typing.cast(typing.BinaryIO, counting)
 
 
 def source(process: Process, path: str) -> typing.BinaryIO:

@@ -29,7 +29,7 @@ class Database:
         name = f"{pool}-{uuid}.json"
         try:
             document = (self._directory / name).read_text("utf-8", "replace")
-        except (FileNotFoundError, NotADirectoryError):
+        except (OSError, ValueError):  # there is none, or no file can have such a name
             return {"manifest": {"uuid": uuid}, "zpool": pool}
         try:
             info = js.loads(document)

@@ -79,9 +79,7 @@ def main(call: call_module.Call) -> int:
     if not words:
         raise _usage("no arguments specified")
     if flags.get("-i") not in ("zone", "zoneid"):
-        raise call_module.Exit(
-            _ERROR, "prctl: only -i zone is part of this emulated node\n"
-        )
+        raise call_module.Exit(_ERROR, "prctl: only -i zone is part of this emulated node\n")
     acts = {"-s", "-r", "-x"} & set(flags)
     if "-v" in flags and not acts:
         acts = {"-s"}
@@ -129,17 +127,13 @@ def _zone(call: call_module.Call, name: str) -> zones.Zone | None:
     if zone is None:
         call.err(f"prctl: {name}: unknown zone\n\n")
     elif zone.state != "running":
-        call.err(
-            f"prctl: {name}: No controllable process found in task, project, or zone.\n\n"
-        )
+        call.err(f"prctl: {name}: No controllable process found in task, project, or zone.\n\n")
     else:
         return zone
     return None
 
 
-def _change(
-    call: call_module.Call, zone: zones.Zone, flags: dict[str, str], act: str
-) -> int:
+def _change(call: call_module.Call, zone: zones.Zone, flags: dict[str, str], act: str) -> int:
     control = _control(flags["-n"])
     assert control is not None
     present = zone.rctls.get(control.name, control.default)
@@ -174,9 +168,7 @@ def _value(text: str, control: Control) -> int:
     except ValueError:
         raise _usage(f"invalid -v value {text}") from None
     if number > control.limit:
-        raise _usage(
-            f"-v value {text} exceeds system limit for resource control: {control.name}"
-        )
+        raise _usage(f"-v value {text} exceeds system limit for resource control: {control.name}")
     return number
 
 

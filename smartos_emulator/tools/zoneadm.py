@@ -147,9 +147,7 @@ def _list(call: call_module.Call, name: str | None, words: list[str]) -> int:
     parsable, verbose = "-p" in flags, "-v" in flags
     if parsable and verbose:
         where = f"zone '{name}': " if name else ""
-        raise call_module.Exit(
-            _ERROR, f"zoneadm: {where}list -p and -v are mutually exclusive.\n"
-        )
+        raise call_module.Exit(_ERROR, f"zoneadm: {where}list -p and -v are mutually exclusive.\n")
     rows = _rows(call, name, flags)
     if verbose:
         call.out(_verbose(_TITLES))

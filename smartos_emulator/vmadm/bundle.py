@@ -184,5 +184,3 @@ def _receive_dataset(store: storage.Storage, name: str, source: typing.BinaryIO)
         ) from None
     with contextlib.suppress(storage.StorageError):
         store.destroy(f"{name}@{_SNAPSHOT}", recursive=True)
-
-

@@ -128,7 +128,7 @@ def _datasets(payload: Vm) -> Vm:
         facts["zfs_data_recsize"] = payload.get("zfs_data_recsize", properties.DEFAULT_RECSIZE)
         if js.truthy(payload.get("indestructible_delegated")):
             facts["indestructible_delegated"] = True
-    if "flexible_disk_size" in payload:
+    if isinstance(payload.get("flexible_disk_size"), int | float):
         sizes = [disk_config.size(disk) for disk in payload.get("add_disks", [])]
         facts["free_space"] = payload["flexible_disk_size"] - sum(sizes)
     return facts

@@ -306,5 +306,3 @@ def _indented(vm: Vm) -> str:
     """A VM as an element of an indented array, with the fields that exist in lists only."""
     lines = js.dumps(listing.with_fake_fields(vm), 2).split("\n")
     return "\n".join(f"  {line}" for line in lines)
-
-

@@ -76,9 +76,7 @@ def boot(vms: "lifecycle.Vms", uuid: str) -> None:
     vms.follow_provisioning(uuid)
     if not vms.wait(lambda: _settled(vms.get(uuid)), _PROVISION_SECONDS):
         raise failures.several(
-            failures.VmError(
-                f'vminfod watchForChanges "VM.js startZone ({uuid})" timeout exceeded'
-            )
+            failures.VmError(f'vminfod watchForChanges "VM.js startZone ({uuid})" timeout exceeded')
         )
     _remember_up(vms, uuid)
 
@@ -303,4 +301,3 @@ def sysrq(vms: "lifecycle.Vms", uuid: str, request: str) -> None:
         picture = vms.node.zones.inside(uuid).host("/tmp/vm.ppm")
         picture.parent.mkdir(parents=True, exist_ok=True)
         hvm.screenshot(picture)
-

@@ -10,6 +10,7 @@ import threading
 import typing
 
 from smartos_emulator import events, js, state, storage, zoneroot, zones
+from smartos_emulator.vmadm import zone_config
 
 if typing.TYPE_CHECKING:
     from smartos_emulator import node as node_module
@@ -32,31 +33,7 @@ COMPUTED = (
     "last_modified",
     "exit_status",
     "exit_timestamp",
-    "server_uuid",
-    "datacenter_name",
-    "platform_buildstamp",
-    "state",
-    "boot_timestamp",
-    "init_restarts",
-    "pid",
-    "customer_metadata",
-    "internal_metadata",
-    "routes",
-    "tags",
-    "indestructible_zoneroot",
-    "quota",
-    "zfs_root_compression",
-    "zfs_root_recsize",
-    "zfs_filesystem_limit",
-    "zfs_snapshot_limit",
-    "zfs_filesystem",
-    "zpool",
-    "indestructible_delegated",
-    "zfs_data_compression",
-    "zfs_data_recsize",
-    "snapshots",
-    "free_space",
-    "missing",
+    *zone_config.COMPUTED,
     "provisioning",
     "failed",
     "transition_to",

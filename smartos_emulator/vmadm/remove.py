@@ -47,8 +47,7 @@ def _check_volumes(vms: "lifecycle.Vms", vm: Vm) -> None:
     users = [
         other["uuid"]
         for other in (vms.all() if ours and not vm["hvm"] else [])
-        if other["uuid"] != vm["uuid"]
-        and ours & _sources(other)
+        if other["uuid"] != vm["uuid"] and ours & _sources(other)
     ]
     if users:
         raise failures.VmError(

@@ -75,8 +75,7 @@ def _check_image(vms: "lifecycle.Vms", vm: Vm, image: typing.Any) -> None:
     types = ("zvol",) if bhyve else properties.BRANDS[vm["brand"]].image_types
     if manifest["type"] not in types:
         raise failures.VmError(
-            f"image {image} is type {manifest['type']}, but must be one of: "
-            f"{js.dumps(list(types))}"
+            f"image {image} is type {manifest['type']}, but must be one of: {js.dumps(list(types))}"
         )
     if bhyve:
         _check_size(vms, vm, manifest)
@@ -164,5 +163,3 @@ def _copy_configuration(old: pathlib.Path, new: pathlib.Path) -> None:
     shutil.rmtree(new / "config", ignore_errors=True)
     if (old / "config").exists():
         shutil.copytree(old / "config", new / "config", symlinks=True)
-
-

@@ -11,9 +11,7 @@ _SLICE = 0.1
 _ALIAS_WIDTH = 30
 
 
-def follow(
-    call: call_module.Call, uuid: str, full: bool, as_json: bool, show_ready: bool
-) -> None:
+def follow(call: call_module.Call, uuid: str, full: bool, as_json: bool, show_ready: bool) -> None:
     """Print events until the reader or the node goes away."""
     node = call.node
     node.vms.ask()

@@ -67,7 +67,9 @@ def apply(vm: Vm, changes: Vm, environment: environment.Environment) -> Vm:
 
 def _change_metadata(vm: Vm, changes: Vm, name: str) -> None:
     removed = changes.get(f"remove_{name}", [])
-    kept = {key: value for key, value in vm.get(name, {}).items() if key not in removed}
+    kept = {
+        key: value for key, value in zone_config.flat(vm.get(name)).items() if key not in removed
+    }
     vm[name] = kept | zone_config.flat(changes.get(f"set_{name}"))
 
 

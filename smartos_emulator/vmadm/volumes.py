@@ -107,9 +107,7 @@ def _overhead(store: storage.Storage, disk: Disk, size: int) -> int:
 
 
 @contextlib.contextmanager
-def _room(
-    store: storage.Storage, parent: str, volume: str, more: int
-) -> typing.Iterator[None]:
+def _room(store: storage.Storage, parent: str, volume: str, more: int) -> typing.Iterator[None]:
     """Let the zone's quota and reservation follow a change below it by `more` bytes."""
     quota = 0
     if volume.startswith(f"{parent}/") and more:
@@ -172,9 +170,7 @@ def set_quota(
             store.set(name, "quota", f"{quota}G" if int(quota) else "none")
 
 
-def _set_bhyve_quota(
-    store: storage.Storage, name: str, quota: int, flexible: int | None
-) -> None:
+def _set_bhyve_quota(store: storage.Storage, name: str, quota: int, flexible: int | None) -> None:
     own = max(_DEFAULT_QUOTA, quota) * GIB
     store.set(name, "refreservation", "none")
     store.set(name, "refquota", str(own))

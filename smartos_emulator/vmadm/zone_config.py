@@ -84,7 +84,7 @@ _ENCODED = (
     "qemu_opts",
     "qemu_extra_opts",
 )
-_COMPUTED = (
+COMPUTED = (
     "server_uuid",
     "datacenter_name",
     "platform_buildstamp",
@@ -116,7 +116,7 @@ _COMPUTED = (
 def arrange(vm: Vm) -> Vm:
     """The object in vmadm's order: attributes stay as they are, all else has its place."""
     unset = [name for name in ("resolvers", "firewall_enabled") if _is_only_shown(vm, name)]
-    tail = (*_FACTS, *unset, *_COMPUTED)
+    tail = (*_FACTS, *unset, *COMPUTED)
     placed = {*_ZONE, *_LIMITS, *_RESOURCES, *tail}
     attributes = [name for name in vm if name not in placed]
     order = (*_ZONE, *attributes, *_LIMITS, *_RESOURCES, *tail)

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import sys
@@ -152,6 +153,31 @@ def test_a_killed_client_ends_the_run(serve, tmp_path):
     assert ended.wait(SECONDS)
 
 
+def test_a_killed_client_ends_a_write_that_nobody_reads(serve, tmp_path):
+    ended = threading.Event()
+
+    def main(call):
+        try:
+            while True:
+                call.stdout.write(b"x" * 65536)
+        except call_module.Cancelled:
+            ended.set()
+            raise
+
+    serve(main)
+    reading, writing = os.pipe()
+    code = "import sys; from smartos_emulator import client; client.call(sys.argv[1], ['probe'])"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=writing)
+    try:
+        assert select.select([reading], [], [], SECONDS)[0]
+        process.kill()
+        process.wait(SECONDS)
+        assert ended.wait(SECONDS)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def test_a_stopping_node_kills_what_runs(serve, tmp_path):
     started = threading.Event()
 
@@ -232,8 +258,8 @@ def test_a_hanging_tool_goes_on_when_the_fault_is_cleared(serve, tmp_path):
 
 def test_control_is_never_spoiled(serve, tmp_path):
     served = serve(lambda call: 0)
-    served.node.faults.add("fail", "*")
-    assert run(tmp_path, control.NAME, "fault-clear", '{"number": null}').returncode == 0
+    fault = served.node.faults.add("fail", "*")
+    assert run(tmp_path, control.NAME, "fault-clear", f'{{"number": {fault.id}}}').returncode == 0
     assert served.node.faults.list() == []
 
 

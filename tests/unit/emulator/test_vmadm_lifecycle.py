@@ -79,9 +79,7 @@ def test_create_refusals(node: node_module.Node) -> None:
     ran = run(node, "vmadm", "create", stdin=json.dumps(payload()))
     assert ran.err == f"VM with UUID {U} already exists\n"
     ran = run(node, "vmadm", "create", stdin=json.dumps(payload(2, image_uuid=vm_node.BARE)))
-    assert ran.err == (
-        f"provisioning dataset {vm_node.BARE} with brand joyent is not supported\n"
-    )
+    assert ran.err == (f"provisioning dataset {vm_node.BARE} with brand joyent is not supported\n")
     minimal = payload(3, brand="joyent-minimal", image_uuid=vm_node.BARE)
     create(node, minimal)
 
@@ -242,9 +240,7 @@ def test_a_new_nic_waits_for_a_boot(node: node_module.Node) -> None:
 def test_delete(node: node_module.Node) -> None:
     create(node, payload(indestructible_zoneroot=True))
     ran = run(node, "vmadm", "delete", U)
-    assert ran.err == (
-        f"Failed to delete VM {U}: indestructible_zoneroot is set, cannot delete\n"
-    )
+    assert ran.err == (f"Failed to delete VM {U}: indestructible_zoneroot is set, cannot delete\n")
     assert get(node, U)["state"] == "running"
     run(node, "vmadm", "update", U, "indestructible_zoneroot=false")
     assert run(node, "vmadm", "delete", U).err == f"Successfully deleted VM {U}\n"
@@ -410,3 +406,19 @@ def test_metadata_that_does_not_fit_changes_nothing(node: node_module.Node) -> N
     assert run(node, "vmadm", "stop", U).status == 0
     node.storage.fill("zones", False)
     assert get(node, U)["customer_metadata"] == {"k": "old"}
+
+
+def test_half_a_surrogate_pair_spoils_no_listing(node: node_module.Node) -> None:
+    create(node, payload(autoboot=False))
+    change = r'{"alias": "a\ud800", "set_tags": {"k\udc80": "\ud83d\udca5"}}'
+    assert run(node, "vmadm", "update", U, stdin=change).status == 0
+    vm = get(node, U)
+    assert (vm["alias"], vm["tags"]) == ("a\ufffd", {"k\ufffd": "\U0001f4a5"})
+    assert run(node, "vmadm", "list").status == 0
+
+
+def test_an_image_that_no_file_can_be_named_after(node: node_module.Node) -> None:
+    ran = run(node, "vmadm", "create", stdin=json.dumps(payload(image_uuid="0" * 300)))
+    assert (ran.status, ran.err) == (1, "Invalid value(s) for: image_uuid\n")
+    ran = run(node, "vmadm", "reprovision", U, stdin=json.dumps({"image_uuid": "0" * 300}))
+    assert ran.status == 1

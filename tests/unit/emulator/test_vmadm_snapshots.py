@@ -135,9 +135,7 @@ def test_send_and_receive(node: node_module.Node, other: node_module.Node) -> No
 
 
 @pytest.mark.parametrize("brand", ["bhyve", "kvm"])
-def test_disks_travel_too(
-    node: node_module.Node, other: node_module.Node, brand: str
-) -> None:
+def test_disks_travel_too(node: node_module.Node, other: node_module.Node, brand: str) -> None:
     create(node, hardware(brand=brand))
     disks = get(node, U)["disks"]
     name = disks[1]["zfs_filesystem"]

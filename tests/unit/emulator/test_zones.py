@@ -112,9 +112,7 @@ def test_zoneadm(node: node_module.Node) -> None:
         ),
     ],
 )
-def test_zoneadm_refusals(
-    node: node_module.Node, words: list[str], status: int, text: str
-) -> None:
+def test_zoneadm_refusals(node: node_module.Node, words: list[str], status: int, text: str) -> None:
     ran = run(node, "zoneadm", *words)
     assert (ran.status, ran.out, ran.err) == (status, "", text)
 
@@ -165,9 +163,7 @@ def test_prctl_sets(node: node_module.Node) -> None:
         (["123"], 1, "prctl: only -i zone is part of this emulated node\n"),
     ],
 )
-def test_prctl_refusals(
-    node: node_module.Node, words: list[str], status: int, text: str
-) -> None:
+def test_prctl_refusals(node: node_module.Node, words: list[str], status: int, text: str) -> None:
     ran = run(node, "prctl", *words)
     assert ran.status == status
     assert ran.err.startswith(text)
@@ -176,9 +172,7 @@ def test_prctl_refusals(
 def test_prctl_of_a_halted_zone(node: node_module.Node) -> None:
     node.zones.halt(U)
     ran = run(node, "prctl", "-i", "zone", U)
-    assert ran.err == (
-        f"prctl: {U}: No controllable process found in task, project, or zone.\n\n"
-    )
+    assert ran.err == (f"prctl: {U}: No controllable process found in task, project, or zone.\n\n")
 
 
 @pytest.mark.parametrize("outcome", ["success", "error"])
