@@ -175,6 +175,19 @@ def test_a_killed_daemon_leaves_a_node_that_comes_up_again():
         assert len(json.loads(node.tool("imgadm", "list", "-j"))) == 1
 
 
+def test_clearing_all_faults_heals_the_node(node):
+    fault = ("fault", str(node.directory))
+    node.command(*fault, "vminfod", "down")
+    node.command(*fault, "disk", "full")
+    node.command(*fault, "add", "zfs", "fail")
+    assert node.facts()["vminfod"]["up"] is False
+    node.command(*fault, "clear")
+    assert node.facts()["faults"] == []
+    assert node.facts()["vminfod"]["up"] is True
+    node.tool("zfs", "create", "zones/nst-healed")
+    node.tool("zfs", "destroy", "zones/nst-healed")
+
+
 def test_load_moves_the_counters_of_a_vm(node):
     image = node.image("zone")
     payload = {"brand": "joyent-minimal", "image_uuid": image, "alias": "loaded"}

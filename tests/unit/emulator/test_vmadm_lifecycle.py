@@ -248,6 +248,11 @@ def test_delete(node: node_module.Node) -> None:
     assert node.zones.get(U) is None
 
 
+def test_delete_of_a_vm_with_a_filesystem_that_has_no_source(node: node_module.Node) -> None:
+    create(node, payload(autoboot=False, filesystems=[{"target": "/data", "type": "lofs"}]))
+    assert run(node, "vmadm", "delete", U).err == f"Successfully deleted VM {U}\n"
+
+
 def test_of_two_deletes_one_loses(node: node_module.Node) -> None:
     create(node, payload())
     ran: list[vm_node.Ran] = []
