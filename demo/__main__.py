@@ -87,14 +87,11 @@ def make_vm(node: "Node", image: str) -> str:
 def show_snapshots(node: "Node", zone: str) -> None:
     """A snapshot keeps a file that is lost afterwards."""
     title("Snapshot the zone, lose a file, get it back")
-    precious = node.folder / "root" / "zones" / zone / "root" / "root" / "precious"
-    precious.parent.mkdir(parents=True, exist_ok=True)
-    precious.write_text("do not lose this\n")
-    command(["cat", str(precious)])
+    node.run(f"zlogin {zone} tee /root/precious", payload="do not lose this\n")
     node.run(f"vmadm create-snapshot {zone} before")
-    command(["rm", str(precious)])
+    node.run(f"zlogin {zone} rm /root/precious")
     node.run(f"vmadm rollback-snapshot {zone} before")
-    command(["cat", str(precious)])
+    node.run(f"zlogin {zone} cat /root/precious")
     node.run(f"zfs list -t snapshot -r zones/{zone}")
     node.run(f"vmadm delete-snapshot {zone} before")
 

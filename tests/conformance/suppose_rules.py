@@ -36,7 +36,7 @@ class Rules:
         """The states to try, the likeliest first."""
         text = case["cmd"] + (case["stdin"] or "")
         uuids = set(records.UUID.findall(text))
-        absent = "not found" in case["stderr"] or "nknown" in case["stderr"]
+        absent = "not found" in case["stderr"] or "unknown" in case["stderr"].lower()
         command = argv[1] if len(argv) > 1 else ""
         for uuid in sorted({*uuids, *records.UUID.findall(case["stdout"] or "")}):
             self._have_vm(uuid, case, argv, absent)
