@@ -15,7 +15,7 @@ import typing
 from tests import emulated
 
 SECONDS = 120
-SPEED = 500
+SPEED = 200
 _KIND_OF_TYPE = {"zone-dataset": "zone", "lx-dataset": "lx", "zvol": "zvol"}
 
 

@@ -166,7 +166,7 @@ def test_a_kvm_vm_is_stopping_for_a_while(node: node_module.Node) -> None:
     create(node, hardware(brand="kvm", autoboot=True))
     seen = node.events.subscribe()
     run(node, "vmadm", "stop", U)
-    events = iter(lambda: seen.get(0.2), None)
+    events = iter(lambda: seen.get(5), None)
     assert any(event["vm"]["state"] == "stopping" for event in events)
     assert "transition_to" not in get(node, U)
 
