@@ -77,6 +77,17 @@ def _emulated(stack: contextlib.ExitStack, *, over_ssh: bool) -> Target:
 
 
 @pytest.fixture(scope="session")
+def platform(target: Target) -> str:
+    """The platform of a real node; nothing for an emulated one."""
+    return "" if target.emulator else target.node.sysinfo.get().live_image
+
+
+@pytest.fixture(autouse=True)
+def _known(request: pytest.FixtureRequest, platform: str) -> None:
+    request.node.user_properties.extend(fidelity.known(request, platform))
+
+
+@pytest.fixture(scope="session")
 def node(target: Target) -> node_module.Node:
     """The toolkit on the node under contract."""
     return target.node
@@ -165,5 +176,5 @@ def pytest_configure(config: pytest.Config) -> None:
     """Take the marker, and write FIDELITY.rst where it is asked for."""
     config.addinivalue_line("markers", "known(mark): how the behaviour is known, see FIDELITY.rst")
     path = config.getoption("--fidelity")
-    if path:
-        config.pluginmanager.register(fidelity.Writer(config, pathlib.Path(path)))
+    if path and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(fidelity.Writer(pathlib.Path(path)))

@@ -48,44 +48,35 @@ def merged(text: str) -> str:
     return written(text, {each: present.get(each, mark) for each, mark in behaviours()})
 
 
+def known(request: pytest.FixtureRequest, platform: str) -> list[tuple[str, object]]:
+    """What a test's report says for `Writer`: its behaviour, and the platform of a real node."""
+    return [("behaviour", _sentence(request.function.__doc__ or "")), ("platform", platform)]
+
+
 class Writer:
     """Writes what a run found: the platform and the date, where the node is a real one."""
 
-    def __init__(self, config: pytest.Config, path: pathlib.Path) -> None:
-        self._real = config.getoption("--node").startswith("ssh://")
+    def __init__(self, path: pathlib.Path) -> None:
         self._path = path
-        self._outcomes: dict[str, str] = {}
-        self._platform = ""
+        self._found: dict[str, str] = {}
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        behaviour = dict(report.user_properties).get("behaviour")
-        if behaviour and (report.when == "call" or report.failed):
-            self._outcomes[str(behaviour)] = report.outcome
+        said = dict(report.user_properties)
+        if said.get("platform") and not report.skipped and (report.when == "call" or report.failed):
+            self._note(str(said["behaviour"]), str(said["platform"]), report.passed)
 
-    @pytest.hookimpl
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        function = getattr(item, "function", None)
-        if function and HERE in item.path.parents:
-            item.user_properties.append(("behaviour", _sentence(function.__doc__ or "")))
-
-    @pytest.hookimpl
-    def pytest_runtest_call(self, item: pytest.Item) -> None:
-        if self._real and not self._platform and "target" in getattr(item, "funcargs", {}):
-            target = item.funcargs["target"]  # type: ignore[attr-defined]
-            self._platform = target.node.sysinfo.get().live_image
+    def _note(self, behaviour: str, platform: str, passed: bool) -> None:
+        """One test of several that fails makes a difference."""
+        if not self._found.get(behaviour, "").startswith("DIFFERS"):
+            today = datetime.datetime.now(datetime.UTC).date().isoformat()
+            mark = "real node" if passed else "DIFFERS on a real node"
+            self._found[behaviour] = f"{mark}, {platform}, {today}"
 
     @pytest.hookimpl
     def pytest_sessionfinish(self) -> None:
         text = self._path.read_text()
-        rows = read(merged(text))
-        if self._real:
-            today = datetime.datetime.now(datetime.UTC).date().isoformat()
-            for behaviour, outcome in self._outcomes.items():
-                if outcome != "skipped":
-                    said = "real node" if outcome == "passed" else "DIFFERS on a real node"
-                    rows[behaviour] = f"{said}, {self._platform}, {today}"
-        self._path.write_text(written(text, rows))
+        self._path.write_text(written(text, read(merged(text)) | self._found))
 
 
 def _sentence(docstring: str) -> str:

@@ -3,6 +3,8 @@
 
 import pathlib
 
+import pytest
+
 from tests.contract import fidelity
 
 FIDELITY = pathlib.Path(__file__).parents[2] / "FIDELITY.rst"
@@ -30,3 +32,25 @@ def test_what_a_real_node_said_stays():
     told = fidelity.written(text, {**fidelity.read(text), first: "real node, 20260312T000000Z"})
     assert fidelity.read(fidelity.merged(told))[first] == "real node, 20260312T000000Z"
     assert fidelity.merged(told) == told
+
+
+def test_a_run_on_a_real_node_writes_what_it_found(tmp_path):
+    path = tmp_path / "FIDELITY.rst"
+    path.write_text(fidelity.merged("Fidelity\n"))
+    (agrees, _), (differs, _), (untold, mark), *_ = fidelity.behaviours()
+    writer = fidelity.Writer(path)
+    for behaviour, platform, outcome in (
+        (agrees, "20260312T000000Z", "passed"),
+        (differs, "20260312T000000Z", "failed"),
+        (differs, "20260312T000000Z", "passed"),
+        (untold, "", "passed"),
+    ):
+        said = [("behaviour", behaviour), ("platform", platform)]
+        writer.pytest_runtest_logreport(
+            pytest.TestReport("id", ("", 0, ""), {}, outcome, None, "call", user_properties=said)
+        )
+    writer.pytest_sessionfinish()
+    rows = fidelity.read(path.read_text())
+    assert rows[agrees].startswith("real node, 20260312T000000Z, ")
+    assert rows[differs].startswith("DIFFERS on a real node, ")
+    assert rows[untold] == mark
