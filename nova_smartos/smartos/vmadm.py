@@ -23,6 +23,11 @@ MAX_EVENT_BYTES = 256 * 2**20
 _CHANGE = transport.Timeout.CHANGE
 _ALREADY_RUNNING = re.compile(r"VM \S+ is already 'running'")
 _ALREADY_STOPPED = re.compile(r"VM \S+ is already not 'running' \(currently: (\S+)\)")
+_DONE = re.compile(
+    r"^(?:Successfully |Sent |(?:Created|Deleted|Rolled back) snapshot "
+    r"|(?:Unable to start VM \S+: )?VM \S+ is already )",
+    re.MULTILINE,
+)
 _CREATED = re.compile(r"Successfully (?:created|received) VM (\S+)")
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.*:-]*")
 _NAMED = re.compile(r"(?:Invalid value\(s\) for|Missing required properties): (.+)")
@@ -250,7 +255,9 @@ class Vmadm(_tool.Tool):
     def reprovision(self, uuid: str, image_uuid: str, *, seconds: float | None = None) -> None:
         """vmadm reprovision UUID < {"image_uuid": …}"""
         payload = {"image_uuid": self._uuid(image_uuid)}
-        self._send("reprovision", self._uuid(uuid), payload=payload, seconds=seconds)
+        self._confirmed(
+            self._send("reprovision", self._uuid(uuid), payload=payload, seconds=seconds)
+        )
 
     def rollback_snapshot(self, uuid: str, name: str) -> None:
         """vmadm rollback-snapshot UUID NAME: always leaves the VM running."""
@@ -297,7 +304,7 @@ class Vmadm(_tool.Tool):
         result = self._transport.run(command)
         if _ALREADY_STOPPED.search(result.stderr):
             return False
-        self._checked(result)
+        self._confirmed(self._checked(result))
         return True
 
     def sysrq(self, uuid: str, request: str) -> None:
@@ -309,7 +316,7 @@ class Vmadm(_tool.Tool):
 
         Success does not mean that every property was taken: validate() first, or read back.
         """
-        self._send("update", self._uuid(uuid), payload=payload)
+        self._confirmed(self._send("update", self._uuid(uuid), payload=payload))
 
     def validate(
         self, action: str, payload: Mapping[str, Any], brand: str | None = None
@@ -327,6 +334,16 @@ class Vmadm(_tool.Tool):
         if result.returncode != 1 or not result.stderr.startswith("{"):
             raise self._failure(result)
         return self._parsed(_verdict, dataclasses.replace(result, stdout=result.stderr))
+
+    def _change(self, *arguments: str, stdin: bytes = b"") -> transport.Result:
+        return self._confirmed(super()._change(*arguments, stdin=stdin))
+
+    def _confirmed(self, result: transport.Result) -> transport.Result:
+        """What vmadm did it tells on stderr: an exit status of 0 without a word proves nothing."""
+        if not _DONE.search(result.stderr):
+            said = records.excerpt(result.stderr)
+            raise self._not_understood(result, f"success that vmadm does not confirm: {said}")
+        return result
 
     def _failure(self, result: transport.Result) -> errors.ToolError:
         if result.returncode == 2 and "FATAL: " not in result.stderr:
@@ -355,15 +372,14 @@ class Vmadm(_tool.Tool):
         seconds: float | None = None,
     ) -> transport.Result:
         secrets = tuple(each for each in _secrets(payload) if each not in "\0".join(arguments))
-        return self._run(
-            self._command(
-                *arguments,
-                stdin=self._document(payload),
-                timeout=_CHANGE,
-                secrets=secrets,
-                seconds=seconds,
-            )
+        command = self._command(
+            *arguments,
+            stdin=self._document(payload),
+            timeout=_CHANGE,
+            secrets=secrets,
+            seconds=seconds,
         )
+        return self._run(command)
 
     def _snapshot(self, name: str) -> str:
         return self._operand(name, "snapshot name", _SNAPSHOT)

@@ -123,7 +123,8 @@ def test_values_of_a_node_arrive_exactly(value: str) -> None:
 @pytest.mark.parametrize("value", NASTY)
 def test_values_to_a_node_travel_exactly_and_never_in_argv(value: str) -> None:
     payload = {"alias": value, "set_customer_metadata": {value: value}}
-    with fake_transport.expecting("vmadm", "update", VM) as carrier:
+    said = f"Successfully updated VM {VM}\n"
+    with fake_transport.expecting("vmadm", "update", VM, stderr=said) as carrier:
         node.Node(carrier).vmadm.update(VM, payload)
     sent = carrier.commands[0]
     assert json.loads(sent.stdin) == payload

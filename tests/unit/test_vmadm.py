@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nova_smartos.smartos import errors, vmadm
+from nova_smartos.smartos import errors, transport, vmadm
 from tests.unit import fake_transport
 
 VM = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
@@ -123,7 +123,8 @@ def test_a_large_vm_has_longer_to_provision(payload: dict[str, Any], seconds: fl
 
 
 def test_the_limit_of_a_stop_covers_the_guests_time() -> None:
-    with fake_transport.expecting("vmadm", "stop", VM, "-t", "3600") as carrier:
+    said = f"Successfully completed stop for VM {VM}\n"
+    with fake_transport.expecting("vmadm", "stop", VM, "-t", "3600", stderr=said) as carrier:
         assert vmadm.Vmadm(carrier).stop(VM, seconds=3600)
     assert carrier.commands[0].seconds == 3900
 
@@ -147,9 +148,38 @@ def test_secrets_are_masked_in_errors() -> None:
 
 def test_a_secret_that_stands_in_the_uuid_is_none() -> None:
     payload = {"vnc_password": VM[:8]}
-    with fake_transport.expecting("vmadm", "update", VM) as carrier:
+    said = f"Successfully updated VM {VM}\n"
+    with fake_transport.expecting("vmadm", "update", VM, stderr=said) as carrier:
         vmadm.Vmadm(carrier).update(VM, payload)
     assert carrier.commands[0].secrets == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tool: tool.create_snapshot(VM, "s"),
+        lambda tool: tool.delete(VM),
+        lambda tool: tool.delete_snapshot(VM, "s"),
+        lambda tool: tool.install(VM),
+        lambda tool: tool.kill(VM),
+        lambda tool: tool.reboot(VM),
+        lambda tool: tool.reprovision(VM, VM),
+        lambda tool: tool.rollback_snapshot(VM, "s"),
+        lambda tool: tool.start(VM),
+        lambda tool: tool.stop(VM),
+        lambda tool: tool.sysrq(VM, "nmi"),
+        lambda tool: tool.update(VM, {"quota": 5}),
+    ],
+)
+def test_an_exit_status_without_a_word_is_no_success(
+    change: Callable[[vmadm.Vmadm], object],
+) -> None:
+    class Silent(fake_transport.Transport):
+        def run(self, command: transport.Command) -> transport.Result:
+            return transport.Result(command.argv, 0, "", "")
+
+    with pytest.raises(errors.OutputError, match="does not confirm"):
+        change(vmadm.Vmadm(Silent()))
 
 
 def test_console() -> None:
