@@ -56,6 +56,7 @@ class State:
         self._images = suppose_images.Images(node, series, self)
         self._rules = suppose_rules.Rules(node, series, self)
         self._bundle = b""
+        self._bundled = ""
 
     def clear(self) -> None:
         """Begin a series on a fresh node."""
@@ -255,6 +256,7 @@ class State:
     def _have_bundle(self, vm: Vm, case: world.Case) -> None:
         self.rebuild(vm, "stopped", case, ["vmadm", "receive"])
         self._bundle = build.bundle(self._node, vm["uuid"])
+        self._bundled = vm["uuid"]
         if "already exists" in case["stderr"]:
             self.rebuild(vm, "stopped", case, ["vmadm", "receive"])
 
@@ -265,9 +267,18 @@ class State:
             assert process.stdin
             process.stdin.write(self._bundle[:-1])
             process.stdin.flush()
-            time.sleep(90 / world.SPEED if slowly else 0)
+            if slowly:
+                self._outlast_the_minute(process)
             out, err = process.communicate(self._bundle[-1:], timeout=world.SECONDS)
         return world.Done(process.returncode, out.decode(), err.decode())
+
+    def _outlast_the_minute(self, process: "subprocess.Popen[bytes]") -> None:
+        """Send nothing for 90 of the node's seconds, from when the VM shows as receiving."""
+        deadline = time.monotonic() + world.SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            if (self._node.vm(self._bundled) or {}).get("state") == "receiving":
+                time.sleep(90 / world.SPEED)
+                return
 
     # listings
 
