@@ -24,15 +24,7 @@ _UNLIMITED = (0, 2**64 - 1)
 
 # What the object has from elsewhere than the zone's configuration, in the order in which it comes.
 COMPUTED = (
-    "uuid",
-    "zone_state",
-    "zonepath",
-    "hvm",
-    "zoneid",
-    "zonedid",
-    "last_modified",
-    "exit_status",
-    "exit_timestamp",
+    *zone_config.FACTS,
     *zone_config.COMPUTED,
     "provisioning",
     "failed",

@@ -127,6 +127,7 @@ def _replace_disk(vms: "lifecycle.Vms", vm: Vm, image: str) -> None:
         vms.records.save(kept)
     vms.end_transition(vm["uuid"])
     if vm["autoboot"]:
+        # VM.js only logs that the VM does not start again, and reports success
         with contextlib.suppress(failures.VmError):
             vms.start(vm["uuid"])
 

@@ -23,7 +23,7 @@ _LIMITS = (
     "cpu_cap",
 )
 _RESOURCES = ("nics", "device", "disks", "pci_devices", "filesystems", "datasets")
-_FACTS = (
+FACTS = (
     "uuid",
     "zone_state",
     "zonepath",
@@ -116,7 +116,7 @@ COMPUTED = (
 def arrange(vm: Vm) -> Vm:
     """The object in vmadm's order: attributes stay as they are, all else has its place."""
     unset = [name for name in ("resolvers", "firewall_enabled") if _is_only_shown(vm, name)]
-    tail = (*_FACTS, *unset, *COMPUTED)
+    tail = (*FACTS, *unset, *COMPUTED)
     placed = {*_ZONE, *_LIMITS, *_RESOURCES, *tail}
     attributes = [name for name in vm if name not in placed]
     order = (*_ZONE, *attributes, *_LIMITS, *_RESOURCES, *tail)
