@@ -52,7 +52,7 @@ test: $(VENV)/.test ## all tests; ARGS="tests/unit -k zfs" for some
 # a virtual environment of our own, made anew when the packages we ask for change
 $(VENV)/.test: setup.cfg pyproject.toml
 	PYTHON=$(PYTHON) .ci/venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,functional]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test

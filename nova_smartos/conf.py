@@ -71,6 +71,29 @@ OPTIONS = [
         help="Seconds that a stream (zfs send and receive) may stand still. How long it takes in "
         "all is not limited.",
     ),
+    cfg.IntOpt(
+        "staging_quota_gb",
+        default=100,
+        min=1,
+        help="Most GiB that images on their way, and config drives, may take on the node, in the "
+        "dataset zones/nova-smartos. Read when that dataset is made.",
+    ),
+    cfg.ListOpt(
+        "trusted_image_owners",
+        default=[],
+        help="Ids of the projects whose images may be ZFS streams (property smartos_image_type), "
+        "or * for all. The node's kernel reads such a stream with all its rights, so that whoever "
+        "makes one must be trusted with the node. Raw disks need no trust.",
+    ),
+    cfg.DictOpt(
+        "physical_networks",
+        default={},
+        help="Nic tags of the node by the names that Neutron gives to physical networks, for ports "
+        "whose binding names no nic tag: physnet1:external,physnet2:storage. The key * stands for "
+        "ports that name no physical network; without it, and for a physical network that is not "
+        "here, a launch is refused. A port whose binding names no VLAN sends untagged frames, so "
+        "a network of type vlan needs a mechanism driver that puts its VLAN into the binding.",
+    ),
 ]
 
 

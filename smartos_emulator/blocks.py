@@ -5,6 +5,7 @@ import dataclasses
 import typing
 from collections.abc import Iterable
 
+_NAMES = ("if", "of", "bs", "ibs", "obs", "count")
 _SUFFIXES = {"k": 1 << 10, "b": 512, "m": 1 << 20, "g": 1 << 30, "w": 2}
 
 
@@ -14,31 +15,64 @@ class Operands:
 
     source: str | None
     target: str | None
+    #: of a block that is read; and of one that is written, None when that is as it was read
     size: int
+    output_size: int | None
     count: int | None
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> "Operands":
-        """Take [if=FILE] [of=FILE] [bs=N] [count=N]; ValueError says what is wrong with a word."""
+        """Take [if=FILE] [of=FILE] [bs=N | ibs=N obs=N] [count=N]; ValueError says what is wrong."""
         given: dict[str, str] = {}
         for word in words:
             name, equals, value = word.partition("=")
-            if not equals or name not in ("if", "of", "bs", "count"):
+            if not equals or name not in _NAMES:
                 raise ValueError(f'bad argument: "{word}"')
             given[name] = value
         count = _number(given["count"]) if "count" in given else None
-        return cls(given.get("if"), given.get("of"), _number(given.get("bs", "512")), count)
+        size = _number(given.get("bs") or given.get("ibs", "512"))
+        again = "obs" in given and "bs" not in given
+        output_size = _number(given["obs"]) if again else None
+        return cls(given.get("if"), given.get("of"), size, output_size, count)
 
     def copy(self, source: typing.BinaryIO, target: typing.BinaryIO) -> str:
         """Copy; the two lines that dd prints."""
-        whole = partial = 0
-        while self.count is None or whole + partial < self.count:
+        read, written = _Records(self.size), _Records(self.output_size or self.size)
+        held = b""
+        while self.count is None or read.count < self.count:
             block = source.read(self.size)
             if not block:
                 break
-            target.write(block)
-            whole, partial = whole + (len(block) == self.size), partial + (len(block) < self.size)
-        return f"{whole}+{partial} records in\n{whole}+{partial} records out\n"
+            read.add(block)
+            held += block
+            while held and (self.output_size is None or len(held) >= self.output_size):
+                piece, held = held[: self.output_size], held[self.output_size or len(held) :]
+                target.write(piece)
+                written.add(piece)
+        if held:
+            target.write(held)
+            written.add(held)
+        return f"{read} records in\n{written} records out\n"
+
+
+@dataclasses.dataclass
+class _Records:
+    """Blocks of the wanted size, and shorter ones."""
+
+    size: int
+    whole: int = 0
+    partial: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.whole + self.partial
+
+    def add(self, block: bytes) -> None:
+        self.whole += len(block) == self.size
+        self.partial += len(block) < self.size
+
+    def __str__(self) -> str:
+        return f"{self.whole}+{self.partial}"
 
 
 def _number(text: str) -> int:

@@ -37,6 +37,7 @@ class Daemon:
         self._selector = selectors.DefaultSelector()
         self._listener = _listen(served.dir)
         self._wake, self._woken = socket.socketpair()
+        served.runs = lambda: [call for call, _ in [*self._calls.values()]]
 
     def run(self) -> None:
         """Serve until `stop`."""

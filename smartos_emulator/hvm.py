@@ -71,8 +71,8 @@ def _random_port(vm: Vm, kind: str) -> int:
     return first + int.from_bytes(hashlib.sha256(boot).digest()[:4]) % count
 
 
-def _status(_node: "node_module.Node", _vm: Vm) -> Vm:
-    return {"singlestep": False, "running": True}
+def _status(node: "node_module.Node", vm: Vm) -> Vm:
+    return {"singlestep": False, "running": not node.zones.stands_still(vm["zonename"])}
 
 
 def _version(_node: "node_module.Node", _vm: Vm) -> Vm:

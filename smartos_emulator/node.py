@@ -10,6 +10,7 @@ import typing
 import uuid
 
 from smartos_emulator import (
+    call,
     client,
     clock,
     events,
@@ -74,6 +75,8 @@ class Node:
         self.clock = clock.Clock(config.speed)
         self.lock = threading.RLock()
         self.vminfod_up = True
+        #: The tools that run now; who serves the node knows them.
+        self.runs: typing.Callable[[], list[call.Call]] = list
         self.faults = faults.Faults(config.seed)
         self.storage = storage.Storage(self)
         self.events = events.Hub(self)
@@ -100,6 +103,7 @@ class Node:
 
     def close(self) -> None:
         """Let go of what lies outside this process."""
+        self.zones.close()
         if self.sshd:
             self.sshd.stop()
 

@@ -20,6 +20,7 @@ import typing
 from smartos_emulator import call as call_module
 from smartos_emulator import state as state_module
 from smartos_emulator import zoneroot
+from smartos_emulator.guest import qmp
 
 if typing.TYPE_CHECKING:
     from smartos_emulator import node as node_module
@@ -97,6 +98,7 @@ class Zones:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._zones: dict[str, Zone] = {}
+        self._monitors: dict[str, qmp.Monitor] = {}
         self._scripts: dict[str, dict[str, str]] = node.state_file("guests").load({})
         self._ids = itertools.count(1)
         self._pids = self._new_pids(random.Random(node.config.seed))
@@ -141,8 +143,16 @@ class Zones:
     def inside(self, name: str) -> zoneroot.Root:
         """The zone's file tree as its guest sees it."""
         zone = self._need(name)
+        # lofs: another folder of the node shows in the zone
+        shown = {
+            tuple(one["target"].strip("/").split("/")): self._node.path(one["source"])
+            for one in (self._node.vms.get(zone.uuid) or {}).get("filesystems", [])
+            if one.get("type") == "lofs"
+        }
 
         def mounted(parts: tuple[str, ...]) -> pathlib.Path | None:
+            if parts in shown:
+                return shown[parts]
             if len(parts) != 2 or parts[0] != "checkpoints" or parts[1] not in zone.checkpoints:
                 return None
             snapshot = f"{zone.path.lstrip('/')}@vmsnap-{parts[1]}"
@@ -237,8 +247,18 @@ class Zones:
                     f"zone '{name}': zone is already booted\n"
                     f"zoneadm: zone '{name}': call to zoneadmd failed\n"
                 )
+            self._check_filesystems(zone)
             self._take_up(zone)
         self.perform(lambda: self._bring_up(zone))
+
+    def _check_filesystems(self, zone: Zone) -> None:
+        for one in (self._node.vms.get(zone.uuid) or {}).get("filesystems", []):
+            if one.get("type") == "lofs" and not self._node.path(one["source"]).exists():
+                raise ZoneError(
+                    f"zone '{zone.name}': cannot open {one['source']}: No such file or directory\n"
+                    f"zone '{zone.name}': unable to mount {one['target']}\n"
+                    f"zoneadm: zone '{zone.name}': call to zoneadmd failed\n"
+                )
 
     def _take_up(self, zone: Zone) -> None:
         zone.state = "ready"
@@ -255,6 +275,8 @@ class Zones:
         zone.pid, zone.booted, zone.restarts = next(self._pids), self._node.clock.now(), 0
         if vm is not None and zone.id is not None:
             self._node.metrics.boot(vm, zone.id)
+        if zone.brand == "kvm":
+            self._monitors[zone.name] = self._start_monitor(zone)
         self._move(zone, "running")
         self._background(lambda: self._guest_boot(zone, zone.generation))
 
@@ -282,6 +304,8 @@ class Zones:
 
     def _tear_down(self, zone: Zone, vm: dict[str, typing.Any] | None, exit_status: int) -> None:
         self._write_last_exited(zone, exit_status)
+        if monitor := self._monitors.pop(zone.name, None):
+            monitor.close()
         if zone.id is not None:
             self._node.metrics.halt(zone.id)
         if vm is not None:
@@ -289,6 +313,24 @@ class Zones:
         zone.generation += 1
         zone.id = zone.pid = zone.booted = None
         zone.restarts, zone.rctls, zone.checkpoints = 0, {}, set()
+
+    def close(self) -> None:
+        """End what the guests' hypervisors keep open on this machine."""
+        for monitor in self._monitors.values():
+            monitor.close()
+
+    def stands_still(self, name: str) -> bool:
+        """Whether a guest was stopped by its monitor: it does nothing until that lets it go on."""
+        monitor = self._monitors.get(name)
+        return monitor is not None and not monitor.running
+
+    def _start_monitor(self, zone: Zone) -> qmp.Monitor:
+        # QEMU runs in the zone, so that no link leads it out of there
+        return qmp.Monitor(
+            self.inside(zone.name).host(qmp.PATH, follow=False),
+            power_down=lambda: self.guest_shutdown(zone.name),
+            reset=lambda: None,
+        )
 
     def reboot(self, name: str) -> None:
         """Halt and boot in one go, as zoneadmd does it; the zone keeps its name only."""
@@ -334,7 +376,7 @@ class Zones:
     def guest_shutdown(self, name: str, again: bool = False) -> None:
         """The guest is asked to go down, or to reboot; it does so in its own time, or never."""
         zone = self._need(name)
-        if self.behaviour(name, "shutdown", "normal") == "ignore":
+        if self.behaviour(name, "shutdown", "normal") == "ignore" or self.stands_still(name):
             return
         self._background(lambda: self._guest_down(zone, zone.generation, again, NORMAL_EXIT))
 

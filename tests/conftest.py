@@ -1,10 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options and rules of every test run."""
 
+import importlib.util
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 
 import pytest
+
+if importlib.util.find_spec("nova"):
+    # Nova decides between threads and eventlet when it is first imported, and its libraries would
+    # choose eventlet. As nova-compute does by default: threads, and nothing may import eventlet.
+    os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = str("eventlet" not in sys.modules)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from nova import monkey_patch
+
+        monkey_patch.patch()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,11 +11,15 @@ from nova_smartos.smartos import (
     files,
     fwadm,
     imgadm,
+    isainfo,
     kstat,
     nictagadm,
+    ps,
+    qmp,
     svcs,
     sysinfo,
     transport,
+    uptime,
     vmadm,
     zfs,
     zlogin,
@@ -33,10 +37,14 @@ class Node:
         self.files = files.Files(carrier)
         self.fwadm = fwadm.Fwadm(carrier)
         self.imgadm = imgadm.Imgadm(carrier)
+        self.isainfo = isainfo.Isainfo(carrier)
         self.kstat = kstat.Kstat(carrier)
         self.nictagadm = nictagadm.Nictagadm(carrier)
+        self.ps = ps.Ps(carrier)
+        self.qmp = qmp.Qmp(carrier)
         self.svcs = svcs.Svcs(carrier)
         self.sysinfo = sysinfo.Sysinfo(carrier)
+        self.uptime = uptime.Uptime(carrier)
         self.vmadm = vmadm.Vmadm(carrier)
         self.zfs = zfs.Zfs(carrier)
         self.zlogin = zlogin.Zlogin(carrier)

@@ -148,9 +148,15 @@ class Events:
         self._stopped = True
         self._stack.close()
 
-    def __iter__(self) -> Iterator[vms.Event]:
-        while line := self._line():
-            yield _event(line)
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> vms.Event:
+        """The next event. After an OutputError, which is about one line, there may be more."""
+        line = self._line()
+        if not line:
+            raise StopIteration
+        return _event(line)
 
     def stop(self) -> None:
         """End the command from another thread, and with it the iteration."""

@@ -66,6 +66,7 @@ class Nic(records.Record):
     allow_ip_spoofing: bool = False
     allow_mac_spoofing: bool = False
     allow_restricted_traffic: bool = False
+    allow_unfiltered_promisc: bool = False
     allowed_ips: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ class Process:
     """One program's run in a zone."""
 
     node: "node_module.Node"
-    zone: zones.Zone
+    zone: "zones.Zone"
     root: zoneroot.Root
     argv: list[str]
     stdin: typing.BinaryIO

@@ -21,7 +21,7 @@ _KEYWORDS = ("!", "case", "cd", "export", "for", "function", "if", "set", "until
 _FOLDERS = ("/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/", "/native/usr/sbin/", "/opt/local/bin/")
 
 
-def run(call: "call_module.Call", zone: zones.Zone, words: list[str]) -> int:
+def run(call: "call_module.Call", zone: "zones.Zone", words: list[str]) -> int:
     """Run a command in a running zone on the caller's streams; its exit status.
 
     A shell in the zone reads the words, joined by blanks. Without words it reads standard input.
@@ -154,10 +154,21 @@ def _number_of(redirection: str) -> int:
     return int(redirection[0]) if redirection[0].isdigit() else 1
 
 
+def _env(process: process_module.Process) -> int:
+    """env -i NAME=VALUE … PROGRAM …; where programs lie is the same whatever PATH says."""
+    words = process.argv[1:]
+    if words[:1] != ["-i"]:
+        raise process_module.Failed("only -i is emulated", 2)
+    while words and (words[0] == "-i" or _ASSIGNMENT.match(words[0])):
+        words = words[1:]
+    return execute(dataclasses.replace(process, argv=words)) if words else 0
+
+
 _PROGRAMS = {
     **files.PROGRAMS,
     **metadata.PROGRAMS,
     **system.PROGRAMS,
     "bash": _sh,
+    "env": _env,
     "sh": _sh,
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guests' programs about the system they run on."""
 
+import hashlib
 import re
 import typing
 
@@ -124,7 +125,52 @@ def _init_level(words: list[str]) -> str:
     return found[0][-1] if found else ""
 
 
+def _test(process: process_module.Process) -> int:
+    """test -e FILE"""
+    words = process.argv[1:]
+    if len(words) != 2 or words[0] not in ("-e", "-f"):
+        raise process_module.Failed("only -e and -f are emulated", 2)
+    return 0 if process.root.host(words[1]).exists() else 1
+
+
+def _changepass(process: process_module.Process) -> int:
+    """changepass -e: lines of USER:HASH, as SmartOS images have it."""
+    if process.argv[1:] != ["-e"] or process.zone.brand != "joyent":
+        raise process_module.Failed("not found", 127)
+    return _set_passwords(process, lambda text: text)
+
+
+def _chpasswd(process: process_module.Process) -> int:
+    """chpasswd: lines of USER:PASSWORD."""
+    if process.zone.brand != "lx":
+        raise process_module.Failed("not found", 127)
+
+    def hashed(text: str) -> str:
+        return f"$6$nst${hashlib.sha512(text.encode('utf-8', 'surrogateescape')).hexdigest()}"
+
+    return _set_passwords(process, hashed)
+
+
+def _set_passwords(process: process_module.Process, kept: typing.Callable[[str], str]) -> int:
+    """Write /etc/shadow anew; only root is known in a zone that has none."""
+    path = process.root.host("/etc/shadow", write=True)
+    lines = path.read_text().splitlines() if path.exists() else ["root:NP:::::::"]
+    users = {line.partition(":")[0]: line for line in lines}
+    for line in process.stdin.read().decode("utf-8", "surrogateescape").splitlines():
+        user, colon, text = line.partition(":")
+        if not colon or user not in users:
+            raise process_module.Failed(f"user '{user}' does not exist")
+        rest = users[user].split(":")[2:]
+        users[user] = ":".join([user, kept(text), *rest])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in users.values()))
+    process.charge()
+    return 0
+
+
 PROGRAMS: dict[str, typing.Callable[[process_module.Process], int]] = {
+    "changepass": _changepass,
+    "chpasswd": _chpasswd,
     "echo": _echo,
     "exit": _exit,
     "false": _false,
@@ -140,6 +186,7 @@ PROGRAMS: dict[str, typing.Callable[[process_module.Process], int]] = {
     "sleep": _sleep,
     "svcadm": _svcadm,
     "svcs": _svcs,
+    "test": _test,
     "true": _true,
     "uname": _uname,
 }

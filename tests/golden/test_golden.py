@@ -19,7 +19,9 @@ from nova_smartos.smartos import _tool, errors, node
 from tests.unit import fake_transport
 
 HERE = pathlib.Path(__file__).parent
-TOOLS = ("dladm dtrace fwadm imgadm kstat nictagadm svcs sysinfo vmadm zfs zlogin zpool").split()
+TOOLS = (
+    "dladm dtrace fwadm imgadm isainfo kstat nictagadm ps svcs sysinfo uptime vmadm zfs zlogin zpool"
+).split()
 
 
 def cases() -> list[Any]:

@@ -57,6 +57,22 @@ def test_make_explains_every_target() -> None:
     assert targets == explained
 
 
+def test_every_folder_of_the_product_is_a_declared_package() -> None:
+    options = configparser.ConfigParser()
+    options.read(ROOT / "setup.cfg")
+    packages = options["options"]["packages"].split()
+    folders = dict(
+        line.split(" = ") for line in options["options"]["package_dir"].strip().splitlines()
+    )
+    declared = {folders.get(name, name.replace(".", "/")) for name in packages}
+    there = {
+        str(path.parent.relative_to(ROOT))
+        for name in ("nova_smartos", "ceilometer_plugin", "smartos_emulator", "dtrace_scripts")
+        for path in (ROOT / name).rglob("__init__.py")
+    }
+    assert declared == there
+
+
 def test_declared_packages_are_used() -> None:
     """What `pip install` brings is imported somewhere in the product."""
     setup = configparser.ConfigParser()

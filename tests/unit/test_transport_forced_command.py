@@ -17,8 +17,9 @@ SCRIPT = pathlib.Path(__file__).parents[2] / "etc" / "smartos-forced-command"
 SHELLS = [shell for shell in ("dash", "bash", "ksh", "busybox") if shutil.which(shell)]
 REFUSED = 126
 NAMES = (
-    "dd dladm dtrace fwadm imgadm kstat nictagadm rm svcs sysinfo vmadm zfs zlogin zpool".split()
-)
+    "dd dladm dtrace fwadm gtar imgadm isainfo kstat ls "
+    "nictagadm rm svcs sysinfo uptime vmadm zfs zlogin zpool"
+).split()
 ZONE = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
 HOSTILE = [
     "",
@@ -159,6 +160,8 @@ def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
         "imgadm publish x",
         "svcs",
         "kstat -p",
+        "isainfo -v",
+        "uptime -x",
         "sysinfo -s x",
         "dtrace",
         "dtrace -c id",
@@ -188,7 +191,18 @@ def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
         "dd of=/zones/nova-smartos/.. bs=1048576",
         "dd of=/zones/nova-smartos/ bs=1048576",
         "dd of=x bs=1048576",
-        "rm -rf /zones/nova-smartos/x",
+        "rm -rf /zones/nova-smartos",
+        "rm -rf /zones/x",
+        "rm -fr /zones/nova-smartos/x",
+        "dd of=/dev/zvol/rdsk/zones/swap ibs=65536 obs=1048576",
+        "dd of=/dev/zvol/rdsk/zones/../" + ZONE + "/disk0 ibs=65536 obs=1048576",
+        "dd of=/dev/zvol/rdsk/zones/nova-smartos/../x ibs=65536 obs=1048576",
+        "dd of=/zones/nova-smartos/x ibs=65536 obs=1048576",
+        "dd of=/dev/zvol/rdsk/zones/" + ZONE + "/disk0 bs=1048576",
+        "gtar -x -f - -C /",
+        "gtar -x -f /zones/nova-smartos/x -C /zones/nova-smartos",
+        "gtar -x -f - -C /zones/nova-smartos --to-command=id",
+        "ls -1 /root",
         "rm -f /zones/nova-smartos",
         "rm -f /zones/nova-smartos/x /etc/passwd",
         "rm -f '/zones/nova-smartos/x y'",
@@ -219,7 +233,10 @@ def test_every_method_of_the_toolkit_is_let_through(tools: pathlib.Path) -> None
         ("dtrace", "-q"): "-q -s /dev/stdin 1 2",
         ("zlogin", "UUID"): ZONE + " '-x'",
         ("dd", "of"): "of=/zones/nova-smartos/image-1.json bs=1048576",
+        ("gtar", "-x"): "-x -f - -C /zones/nova-smartos",
+        ("ls", "-"): "-1 /zones/nova-smartos",
         ("rm", "-f"): "-f /zones/nova-smartos/image-1.json",
+        ("rm", "-rf"): f"-rf /zones/nova-smartos/drive-{ZONE}",
     }
     by_hand = {("vmadm", "console")}
     found = methods()
@@ -227,6 +244,15 @@ def test_every_method_of_the_toolkit_is_let_through(tools: pathlib.Path) -> None
     for tool, word in found:
         done = forced(f"{tool} {exact.get((tool, word), word)}".strip(), tools)
         assert done.returncode == (REFUSED if (tool, word) in by_hand else 7), (tool, word)
+
+
+@pytest.mark.parametrize(
+    "volume", ["zones/nova-smartos/raw", f"zones/{ZONE}/disk1", f"data/{ZONE}-disk0"]
+)
+def test_volumes_of_ours_and_disks_are_written(volume: str, tools: pathlib.Path) -> None:
+    line = f"dd of=/dev/zvol/rdsk/{volume} ibs=65536 obs=1048576"
+    assert forced(line, tools).returncode == 7
+    assert ran(tools) == line.split()
 
 
 def test_the_other_side_does_not_choose_where_tools_are(tools: pathlib.Path) -> None:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work of several steps, in order and with its undo."""

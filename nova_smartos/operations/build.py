@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launch, rebuild and end of a VM.
+
+vmadm's failure does not mean that nothing was made, nor its success that the guest is well: a
+failed launch removes what the node then shows, a successful one asks the guest.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nova import context as nova_context
+from nova.network import model
+from nova.objects import image_meta as image_metas
+from nova.objects import instance as instances
+from oslo_log import log
+
+from nova_smartos.operations import guest, image, interface, watch
+from nova_smartos.smartos import errors, node, vmadm, vms
+from nova_smartos.translate import identity, metadata, nic, payload, specs
+
+LOG = log.getLogger(__name__)
+
+# A lost connection does not end the vmadm that it carried: how long it may need to show what it
+# makes, or that it has deleted.
+APPEAR_SECONDS = 30.0
+_UNFINISHED = frozenset({vms.State.CONFIGURED, vms.State.INCOMPLETE, vms.State.PROVISIONING})
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A launch that has been thought through: nothing of it has touched the node yet."""
+
+    wanted: specs.Specs
+    properties: Mapping[str, str]
+    network: nic.Network
+    guest: metadata.Guest
+
+
+def plan(
+    images: image.Images,
+    instance: instances.Instance,
+    image_meta: image_metas.ImageMeta,
+    *,
+    injected_files: Sequence[tuple[str, Any]],
+    admin_password: str | None,
+    network_info: model.NetworkInfo,
+    nic_tags: Mapping[str, str],
+) -> Plan:
+    """What to make; all that cannot be is refused here, before anything is made."""
+    properties = specs.image_properties(instance)
+    kind = images.kind(image_meta, properties)
+    wanted = specs.resolve(instance.flavor, image_meta, properties, kind)
+    network = nic.network(
+        network_info,
+        brand=wanted.brand,
+        model=wanted.values.get("nic_model"),
+        nic_tags=nic_tags,
+    )
+    for sentence in network.unsaid:
+        LOG.warning("%s", sentence, instance=instance)
+    told = guest.prepared(
+        instance,
+        image_meta,
+        admin_password=admin_password,
+        injected_files=injected_files,
+        network_info=network_info,
+        hvm=wanted.hvm,
+    )
+    return Plan(wanted, properties, network, told)
+
+
+def spawn(
+    gz: node.Node,
+    known: watch.Watch,
+    images: image.Images,
+    virtapi: Any,
+    context: nova_context.RequestContext,
+    instance: instances.Instance,
+    image_meta: image_metas.ImageMeta,
+    planned: Plan,
+    *,
+    network_info: model.NetworkInfo,
+    block_device_info: Mapping[str, Any] | None,
+    power_on: bool,
+) -> None:
+    """Make the VM, wait for its guest and its ports; a VM that is not well is removed again."""
+
+    boots_later = planned.guest.drive is not None
+
+    def create() -> Mapping[str, Any]:
+        base = images.ensure(
+            context, image_meta, planned.properties, trusted_certs=instance.trusted_certs
+        )
+        document = payload.create(
+            instance,
+            planned.wanted,
+            base,
+            planned.network,
+            planned.guest,
+            identity.mark(instance),
+            block_device_info=block_device_info,
+            autoboot=power_on and not boots_later,
+        )
+        try:
+            _create(gz, known, document)
+        except errors.InvalidPayload as error:
+            if error.code == "Image":
+                images.forget(base.uuid)
+            raise
+        return document
+
+    with contextlib.ExitStack() as undo, known.changing(instance.uuid):
+        undo.callback(_remove, gz, known, instance.uuid, planned.guest.tree is not None)
+        if planned.guest.tree is not None:
+            guest.place_tree(gz, planned.guest.tree)
+        with interface.plugged(virtapi, instance, network_info, boots=power_on):
+            try:
+                document = create()
+            except errors.AlreadyExists:
+                # another attempt's, which may be under way: not ours to remove
+                undo.pop_all()
+                raise
+            except errors.InvalidPayload as error:
+                if error.code != "Image":
+                    raise
+                # somebody has deleted it behind our back
+                document = create()
+            if planned.guest.drive is not None:
+                guest.place_drive(gz, document, planned.guest.drive)
+                if power_on:
+                    gz.vmadm.start(instance.uuid)
+            if power_on and not planned.wanted.hvm:
+                guest.check_provisioned(gz, instance.uuid)
+        undo.pop_all()
+
+
+def destroy(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> None:
+    """Delete the VM and what is its own. One that is gone is success, one not Nova's an error."""
+    uuid = instance.uuid
+    try:
+        vm = known.get(uuid)
+    except errors.NotFound:
+        LOG.info("There is no VM to delete", instance=instance)
+        return
+    if identity.of(vm) is None:
+        raise errors.InvalidState(
+            f"VM {uuid} does not carry Nova's mark, so Nova does not delete it", code="Foreign"
+        )
+    with known.changing(uuid, lambda left: left is None):
+        _delete(gz, known, vm)
+
+
+def _create(gz: node.Node, known: watch.Watch, document: Mapping[str, Any]) -> None:
+    uuid = document["uuid"]
+    try:
+        gz.vmadm.create(document)
+    except errors.OutcomeUnknown as error:
+        LOG.warning("VM %s: %s; looking what becomes of it", uuid, error)
+        wanted = vms.State.RUNNING if document["autoboot"] else vms.State.STOPPED
+        if known.wait(uuid, lambda vm: vm is not None, APPEAR_SECONDS) is None:
+            raise
+        vm = known.wait(uuid, _is_made, vmadm.PROVISION_SECONDS + APPEAR_SECONDS)
+        if vm is None or vm.state != wanted:
+            raise
+
+
+def _delete(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
+    try:
+        gz.vmadm.delete(vm.uuid)
+    except errors.NotFound:
+        LOG.info("VM %s was gone already", vm.uuid)
+    except errors.OutcomeUnknown as error:
+        LOG.warning("VM %s: %s; looking what becomes of it", vm.uuid, error)
+        if known.wait(vm.uuid, lambda left: left is None, APPEAR_SECONDS) is not None:
+            raise
+    guest.remove_drive(gz, vm)
+
+
+def _is_made(vm: vms.Vm | None) -> bool:
+    return vm is not None and vm.state not in _UNFINISHED
+
+
+def _remove(gz: node.Node, known: watch.Watch, uuid: str, tree: bool) -> None:
+    """Undo a launch: whatever stops this must not hide why there is something to undo."""
+    try:
+        vm = _looked_up(known, uuid)
+        if vm is not None:
+            _delete(gz, known, vm)
+        elif tree:
+            guest.remove_tree(gz, uuid)
+    except errors.SmartOSError:
+        LOG.exception("VM %s is left of a failed launch: its deletion comes back to it", uuid)
+
+
+def _looked_up(known: watch.Watch, uuid: str) -> vms.Vm | None:
+    try:
+        return known.get(uuid, fresh=True)
+    except errors.NotFound:
+        return None

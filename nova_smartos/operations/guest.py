@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest is told, put where it finds it: metadata, config drive, password.
+
+A config drive is a disk of a virtual machine, written through the node's device, and a folder that
+a zone mounts: nothing here opens a file below the root of a VM.
+"""
+
+import io
+import pathlib
+import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import bcrypt
+import nova.conf
+from nova import exception, objects
+from nova.api.metadata import base, vendordata_dynamic, vendordata_json
+from nova.network import model
+from nova.virt import configdrive
+from oslo_concurrency import processutils
+from oslo_log import log
+
+from nova_smartos.smartos import errors, node, vms
+from nova_smartos.translate import identity, metadata
+
+CONF = nova.conf.CONF
+LOG = log.getLogger(__name__)
+
+_PROVISION_FAILURE = "/var/svc/provision_failure"
+_SECONDS_IN_GUEST = 60.0
+# bcrypt takes no more
+_MAX_HASHED_BYTES = 72
+# An environment of our own, and the two places in which images of SmartOS keep their programs.
+_SET_PASSWORD = {
+    "joyent": (
+        "/usr/bin/env",
+        "-i",
+        "PATH=/opt/local/sbin:/opt/local/bin:/usr/sbin:/usr/bin",
+        "changepass",
+        "-e",
+    ),
+    "lx": ("/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "chpasswd"),
+}
+
+
+def prepared(
+    instance: objects.Instance,
+    image_meta: objects.ImageMeta,
+    *,
+    admin_password: str | None = None,
+    injected_files: Sequence[tuple[str, str | bytes]] | None = None,
+    network_info: model.NetworkInfo | None = None,
+    hvm: bool,
+) -> metadata.Guest:
+    """All that the guest of an instance is told, its config drive included if it is to have one.
+
+    Nothing of it touches the node; vendor data may be asked of the deployment's own services.
+    """
+    drive = tree = None
+    if configdrive.required_by(instance):
+        extra = {"admin_pass": admin_password} if admin_password else {}
+        told = base.InstanceMetadata(
+            instance, content=injected_files, extra_md=extra, network_info=network_info
+        )
+        if hvm:
+            drive = _image(told)
+        else:
+            tree = _archive(metadata.folder(instance.uuid), told.metadata_for_config_drive())
+    return metadata.guest(
+        instance,
+        image_meta,
+        admin_password=admin_password,
+        injected_files=injected_files,
+        network_info=network_info,
+        hvm=hvm,
+        vendor=_vendor(instance),
+        drive=drive,
+        tree=tree,
+    )
+
+
+def check_provisioned(gz: node.Node, uuid: str) -> None:
+    """Ask a zone whether its guest says that provisioning it has failed; vmadm does not tell."""
+    try:
+        argv = ("test", "-e", _PROVISION_FAILURE)
+        result = gz.zlogin.run(uuid, argv, seconds=_SECONDS_IN_GUEST)
+    except errors.InvalidState:
+        # it is down already, which its power state shows
+        return
+    if result.returncode == 0:
+        raise exception.BuildAbortException(
+            instance_uuid=uuid,
+            reason="the guest says that it failed to provision itself: see its console log, and in "
+            "an image for zones the log of the service mdata:execute",
+        )
+
+
+def place_drive(gz: node.Node, document: Mapping[str, Any], drive: bytes) -> None:
+    """Write a virtual machine's config drive on the disk that its document names.
+
+    The document is a create payload, or a VM's own.
+    """
+    uuid = document["uuid"]
+    volume = metadata.drive_volume(uuid, document["internal_metadata"])
+    if volume is None:
+        raise errors.InvalidState(f"VM {uuid} has no disk for a config drive", code="Drive")
+    gz.files.write_volume(volume, io.BytesIO(drive))
+
+
+def place_tree(gz: node.Node, tree: bytes) -> None:
+    """Unpack a zone's config drive: before its first boot, which mounts the folder."""
+    gz.files.unpack(tree)
+
+
+def remove_drive(gz: node.Node, vm: vms.Vm) -> None:
+    """Remove what a VM's deletion leaves: a zone's folder. A disk goes with the VM."""
+    name = metadata.drive_folder(vm)
+    if name is not None:
+        gz.files.delete_folder(name)
+
+
+def remove_tree(gz: node.Node, uuid: str) -> None:
+    """Remove a zone's folder, whether there is one or not."""
+    gz.files.delete_folder(metadata.folder(uuid))
+
+
+def refresh(gz: node.Node, instance: objects.Instance, vm: vms.Vm) -> bool:
+    """Tell the guest what has changed of the instance since it was told; whether anything has.
+
+    No service of Nova reports a change of metadata to its driver, so that this is called whenever
+    there is an occasion. What is the same costs nothing on the node.
+    """
+    wanted = metadata.guest(
+        instance,
+        instance.image_meta,
+        network_info=instance.get_network_info(),
+        hvm=vm.hvm,
+    )
+    update = metadata.changes(vm, wanted)
+    if update:
+        gz.vmadm.update(vm.uuid, update)
+    return bool(update)
+
+
+def refresh_all(
+    gz: node.Node, instances: Iterable[objects.Instance], machines: Mapping[str, vms.Vm]
+) -> list[str]:
+    """Tell every guest whose instance has changed and is not in the middle of something; which.
+
+    One VM that cannot be told keeps no other from being told.
+    """
+    told = []
+    for instance in instances:
+        vm = machines.get(instance.uuid)
+        if vm is None or instance.task_state is not None or not _is_ours(vm):
+            continue
+        try:
+            if refresh(gz, instance, vm):
+                told.append(vm.uuid)
+        except (errors.SmartOSError, exception.NovaException):
+            LOG.exception("The guest could not be told of a change", instance=instance)
+    return told
+
+
+def set_admin_password(
+    gz: node.Node, vm: vms.Vm, image_meta: objects.ImageMeta, password: str
+) -> None:
+    """Set the password of a zone's administrator, inside the zone.
+
+    The password travels on standard input only, and nothing that the guest prints is shown.
+    """
+    command = _SET_PASSWORD.get(vm.brand)
+    if command is None:
+        raise exception.SetAdminPasswdNotSupported()
+    user = metadata.admin_user(image_meta)
+    line = _password_line(vm, user, password)
+    secrets = tuple({password, line.partition(":")[2]} - {""})
+    result = gz.zlogin.run(
+        vm.uuid,
+        command,
+        stdin=f"{line}\n".encode(),
+        secrets=secrets,
+        seconds=_SECONDS_IN_GUEST,
+    )
+    if result.returncode != 0:
+        raise exception.InstancePasswordSetFailed(
+            instance=vm.uuid,
+            reason=f"{command[3]} in the guest ended with status {result.returncode}",
+        )
+
+
+def _password_line(vm: vms.Vm, user: str, password: str) -> str:
+    if not password or not password.isprintable():
+        reason = "it is empty or holds a control character"
+        raise exception.InstancePasswordSetFailed(instance=vm.uuid, reason=reason)
+    if vm.brand == "lx":
+        return f"{user}:{password}"
+    encoded = password.encode()
+    if len(encoded) > _MAX_HASHED_BYTES:
+        reason = f"it has more than {_MAX_HASHED_BYTES} bytes"
+        raise exception.InstancePasswordSetFailed(instance=vm.uuid, reason=reason)
+    # the variant that SmartOS knows
+    return f"{user}:{bcrypt.hashpw(encoded, bcrypt.gensalt(prefix=b'2a')).decode()}"
+
+
+def _is_ours(vm: vms.Vm) -> bool:
+    owner = identity.of(vm)
+    return owner is not None and owner.host == CONF.host
+
+
+def _image(told: base.InstanceMetadata) -> bytes:
+    """The config drive as a file system, made by the program that Nova is configured with."""
+    with tempfile.TemporaryDirectory(prefix="nova-smartos-") as folder:
+        path = pathlib.Path(folder) / "drive"
+        try:
+            with configdrive.ConfigDriveBuilder(instance_md=told) as builder:
+                builder.make_drive(str(path))
+        except (OSError, processutils.ProcessExecutionError) as error:
+            raise exception.InstanceDeployFailure(
+                reason=f"the config drive cannot be made with {CONF.mkisofs_cmd}: {error}"
+            ) from error
+        drive = path.read_bytes()
+    if len(drive) > metadata.DRIVE_MIB * 2**20:
+        reason = f"the config drive takes more than {metadata.DRIVE_MIB} MiB"
+        raise exception.InstanceDeployFailure(reason=reason)
+    return drive
+
+
+def _archive(folder: str, contents: Iterable[tuple[str, str | bytes]]) -> bytes:
+    """The config drive as a tar archive of one folder that nobody but root may enter."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        made: set[str] = set()
+        for path, text in contents:
+            data = text.encode() if isinstance(text, str) else text
+            whole = pathlib.PurePosixPath(folder, path)
+            for parent in reversed(whole.parents[:-1]):
+                if str(parent) not in made:
+                    made.add(str(parent))
+                    archive.addfile(_member(str(parent), 0o700, tarfile.DIRTYPE))
+            archive.addfile(_member(str(whole), 0o600, size=len(data)), io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _member(name: str, mode: int, kind: bytes = tarfile.REGTYPE, size: int = 0) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.mode, member.type, member.size = mode, kind, size
+    return member
+
+
+def _vendor(instance: objects.Instance) -> metadata.Vendor:
+    """What Nova's metadata service would answer of vendor data."""
+    providers = CONF.api.vendordata_providers
+    static = vendordata_json.JsonFileVendorData().get() if "StaticJSON" in providers else None
+    dynamic = None
+    if "DynamicJSON" in providers:
+        dynamic = vendordata_dynamic.DynamicVendorData(instance=instance).get()
+    return metadata.Vendor(static, dynamic)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The toolkit's errors as Nova's exceptions. Which one is raised decides what Nova does next."""
+
+import contextlib
+from collections.abc import Iterator
+
+from nova import exception
+
+from nova_smartos.smartos import errors
+
+# Codes of the toolkit for payloads that are wrong in a way Nova has its own word for.
+_ADDRESS = frozenset({"AddressConflict", "Nic", "NicTag"})
+_IMAGE = frozenset({"Image"})
+_SMALL = frozenset({"DiskTooSmall"})
+
+
+class Refused(exception.NotSupported, NotImplementedError):  # type: ignore[misc]
+    """What SmartOS or the brand cannot do, refused before anything is done.
+
+    Nova leaves an instance as it was for NotImplementedError alone; its user sees only the message
+    of an exception of Nova's.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+@contextlib.contextmanager
+def translated(instance_uuid: str = "", *, image_id: str = "") -> Iterator[None]:
+    """Raise Nova's exception for whatever the toolkit raises inside; others pass."""
+    try:
+        yield
+    except errors.SmartOSError as error:
+        raise nova_exception(error, instance_uuid, image_id) from error
+
+
+def nova_exception(
+    error: errors.SmartOSError, instance_uuid: str = "", image_id: str = ""
+) -> exception.NovaException:
+    """The exception that says to Nova what `error` means.
+
+    Those that would happen on every node make Nova give up, the others let it try another host.
+    """
+    reason = str(error)
+    if isinstance(error, errors.TransportError):
+        # the message alone would not reach the user: HypervisorUnavailable names no reason
+        return exception.HypervisorUnavailable(message=f"SmartOS node: {reason}")
+    if isinstance(error, errors.InvalidPayload):
+        return _invalid(error.code, reason, instance_uuid, image_id)
+    if isinstance(error, errors.NotFound) and error.code == "VmNotFound":
+        return exception.InstanceNotFound(instance_id=instance_uuid)
+    if isinstance(error, errors.NotFound) and error.code.startswith("Image"):
+        return exception.ImageUnacceptable(image_id=image_id, reason=reason)
+    if isinstance(error, errors.AlreadyExists) and error.code == "VmExists":
+        return exception.InstanceExists(name=instance_uuid)
+    if isinstance(error, errors.NoSpace):
+        return exception.ComputeResourcesUnavailable(reason=reason)
+    if isinstance(error, errors.Unsupported):
+        return exception.NotSupported(reason)
+    if isinstance(error, errors.InvalidState):
+        return exception.InstanceInvalidState(reason)
+    return exception.InternalError(reason)
+
+
+def _invalid(
+    code: str, reason: str, instance_uuid: str, image_id: str
+) -> exception.NovaException:
+    if code in _ADDRESS:
+        return exception.VirtualInterfaceCreateException(reason)
+    if code in _IMAGE:
+        return exception.ImageUnacceptable(image_id=image_id, reason=reason)
+    if code in _SMALL:
+        return exception.FlavorDiskTooSmall(reason)
+    return exception.InvalidInput(reason=reason)

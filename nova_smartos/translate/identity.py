@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What marks a VM as Nova's, and says whose it is.
+
+The mark lies in internal_metadata, under a key that no guest can write: mdata-put reaches only
+customer_metadata, keys that end in _pw, and operator-script.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from nova.objects import instance as instances
+
+from nova_smartos.smartos import vms
+
+KEY = "nova:instance"
+# Raised when a reader of the old form would misread the new one.
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """The instance that a VM is, as Nova described it when it last made or changed the VM."""
+
+    host: str
+    name: str
+    display_name: str
+    project_id: str
+    user_id: str
+    image_ref: str
+    flavor: Mapping[str, Any]
+    created_at: str
+
+    @classmethod
+    def from_mark(cls, text: object) -> Self | None:
+        """The identity in a mark, or None for what no driver of ours has written."""
+        try:
+            document = json.loads(text) if isinstance(text, str) else None
+        except ValueError:
+            return None
+        if not isinstance(document, dict) or document.get("version") != _VERSION:
+            return None
+        values = {field.name: document.get(field.name) for field in dataclasses.fields(cls)}
+        flavor = values.pop("flavor")
+        if not isinstance(flavor, dict) or not all(isinstance(v, str) for v in values.values()):
+            return None
+        return cls(flavor=flavor, **values)
+
+
+def mark(instance: instances.Instance) -> dict[str, str]:
+    """What internal_metadata holds of the instance."""
+    flavor = instance.flavor
+    document = {
+        "version": _VERSION,
+        "host": instance.host,
+        "name": instance.name,
+        "display_name": instance.display_name or instance.hostname or "",
+        "project_id": instance.project_id or "",
+        "user_id": instance.user_id or "",
+        "image_ref": instance.image_ref or "",
+        "flavor": {
+            "id": flavor.flavorid,
+            "name": flavor.name,
+            "vcpus": flavor.vcpus,
+            "ram": flavor.memory_mb,
+            "disk": flavor.root_gb,
+            "ephemeral": flavor.ephemeral_gb,
+            "swap": flavor.swap,
+        },
+        "created_at": instance.created_at.isoformat() if instance.created_at else "",
+    }
+    return {KEY: json.dumps(document, sort_keys=True, separators=(",", ":"))}
+
+
+def of(vm: vms.Vm) -> Identity | None:
+    """Whose VM it is; None when Nova has not made it, or its mark is no longer whole."""
+    return Identity.from_mark(vm.internal_metadata.get(KEY))

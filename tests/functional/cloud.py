@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real Nova in this process, on emulated nodes.
+
+nova-api, scheduler, conductor and nova-compute run with Placement as Nova's functional tests run
+them; Neutron and Glance are Nova's stand-ins. The driver and what it speaks to are real.
+
+A stack takes seconds to start: one for a whole module.
+
+    from tests.functional import cloud as cloud_module
+
+    pytestmark = cloud_module.QUIET
+
+    @pytest.fixture(scope="module")
+    def cloud():
+        with cloud_module.Cloud() as cloud:
+            yield cloud
+"""
+
+import ipaddress
+import itertools
+import json
+import pathlib
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import fixtures
+
+from tests import emulated, openstack
+from tests.functional import images
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import nova.conf
+    import nova.test
+    from nova.tests import fixtures as nova_fixtures
+    from nova.tests.functional import fixtures as func_fixtures
+    from nova.tests.functional import integrated_helpers
+    from nova.tests.functional.api import client as api_client
+
+from nova_smartos import conf as smartos_conf
+
+CONF = nova.conf.CONF
+QUIET = openstack.QUIET
+NotFound = api_client.OpenStackApiNotFoundException
+Refused = api_client.OpenStackApiException
+
+#: Node seconds in a second: a guest boots in milliseconds.
+SPEED = "40"
+#: How long anything that Nova does may take on a busy machine.
+SECONDS = 90
+NETWORK = nova_fixtures.NeutronFixture.network_1["id"]
+SUBNET = nova_fixtures.NeutronFixture.subnet_1["id"]
+
+T = TypeVar("T")
+
+
+class Neutron(nova_fixtures.NeutronFixture):
+    """Nova's Neutron, but every port it makes has an address of its own."""
+
+    def __init__(self, test: nova.test.TestCase) -> None:
+        super().__init__(test)
+        self._addresses = (
+            str(address) for address in list(ipaddress.ip_network("192.168.1.0/24").hosts())[9:]
+        )
+        # the ports that the stand-in has from the start are of no use here
+        self._ports.clear()
+
+    def create_port(self, body: Any = None) -> dict[str, Any]:
+        wanted = dict((body or {}).get("port", {}))
+        port = super().create_port(body)["port"]
+        port["fixed_ips"] = wanted.get("fixed_ips") or [
+            {"ip_address": next(self._addresses), "subnet_id": SUBNET}
+        ]
+        for name in set(wanted) - {"fixed_ips"}:
+            port[name] = wanted[name]
+        self._ports[port["id"]] = port
+        return {"port": dict(port)}
+
+
+class _Services(
+    nova.test.TestCase,
+    integrated_helpers.PlacementInstanceHelperMixin,
+):
+    """Nova's services, kept up for as long as the cloud is.
+
+    What its fixtures need of a test is this object: it runs no test itself.
+    """
+
+    STUB_COMPUTE_ID = False
+
+    def runTest(self) -> None:
+        """Nothing; a TestCase must have it."""
+
+    def setUp(self) -> None:
+        self.flags(api_paste_config=openstack.api_paste(), group="wsgi")
+        super().setUp()
+        self.flags(compute_driver="smartos.SmartOSDriver")
+        self.useFixture(nova_fixtures.RealPolicyFixture())
+        self.neutron = self.useFixture(Neutron(self))
+        self.glance = self.useFixture(images.Glance(self))
+        self.useFixture(nova_fixtures.CinderFixture(self))
+        self.placement = self.useFixture(func_fixtures.PlacementFixture()).api
+        self.useFixture(nova_fixtures.AllServicesCurrent())
+        self.notifier = self.useFixture(nova_fixtures.NotificationFixture(self))
+        self.api_fixture = self.useFixture(nova_fixtures.OSAPIFixture(api_version="v2.1"))
+        self.api = self.admin_api = self.api_fixture.admin_api
+        self.api.microversion = "latest"
+        self.api_fixture.api.microversion = "latest"
+        self.start_service("conductor")
+        self.scheduler_service = self.start_service("scheduler")
+
+
+class Cloud(fixtures.Fixture):
+    """Nova, and a node that it drives locally or by SSH; add_compute() makes more of them.
+
+    `options` go into [smartos], `flags` into [DEFAULT] or, as (group, name), elsewhere.
+    """
+
+    def __init__(
+        self,
+        *node_options: str,
+        over_ssh: bool = False,
+        options: Mapping[str, Any] | None = None,
+        flags: Mapping[str | tuple[str, str], Any] | None = None,
+        compute: bool = True,
+    ) -> None:
+        super().__init__()
+        self._node_options = node_options
+        self._over_ssh = over_ssh
+        self._options = dict(options or {})
+        self._flags = dict(flags or {})
+        self._compute = compute
+        self._images: dict[tuple[str, str], str] = {}
+        self._numbers = itertools.count(1)
+
+    def _setUp(self) -> None:
+        self._folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.services = _Services()
+        self.addCleanup(self._down)
+        self.services.setUp()
+        #: What users, and administrators, reach Nova with.
+        self.api = self.services.api
+        self.user_api = self.services.api_fixture.api
+        self.neutron = self.services.neutron
+        self.glance = self.services.glance
+        self.placement = self.services.placement
+        self.notifier = self.services.notifier
+        #: The emulated nodes and the nova-compute services, by host.
+        self.nodes: dict[str, emulated.EmulatedNode] = {}
+        self.computes: dict[str, Any] = {}
+        smartos_conf.register(CONF)
+        for name, value in self._flags.items():
+            group, option = name if isinstance(name, tuple) else (None, name)
+            self.services.flags(**{option: value}, group=group)
+        if self._compute:
+            self.add_compute("compute1")
+
+    def _down(self) -> None:
+        self.services.tearDown()
+        assert self.services.doCleanups() is not False, "Nova did not go down well"
+
+    # computes and their nodes
+
+    @property
+    def node(self) -> emulated.EmulatedNode:
+        """The only node, or the first."""
+        return next(iter(self.nodes.values()))
+
+    @property
+    def compute(self) -> Any:
+        """The only nova-compute, or the first."""
+        return next(iter(self.computes.values()))
+
+    @property
+    def driver(self) -> Any:
+        """The first nova-compute's driver."""
+        return self.compute.manager.driver
+
+    def add_node(self, host: str, *more: str) -> emulated.EmulatedNode:
+        """Bring a node up, for a nova-compute of this name."""
+        ssh = ("--ssh", "127.0.0.1:0") if self._over_ssh else ()
+        options = ("--name", f"node-{host}", "--speed", SPEED, "--nic-tag", "external")
+        node = emulated.EmulatedNode(*options, *ssh, *self._node_options, *more)
+        self.nodes[host] = self.useFixture(node)
+        return node
+
+    def add_compute(self, host: str) -> Any:
+        """Start a nova-compute, on the node of its name: a new one, if it has none."""
+        node = self.nodes.get(host) or self.add_node(host)
+        self.configure(host, node)
+        self.computes[host] = self.services.start_service("compute", host=host)
+        return self.computes[host]
+
+    def configure(self, host: str, node: emulated.EmulatedNode) -> None:
+        """Make the configuration that of the nova-compute of this name."""
+        state = self._folder / host
+        state.mkdir(exist_ok=True)
+        nova.virt.node.LOCAL_NODE_UUID = None
+        self.services.flags(state_path=str(state))
+        for name, value in {
+            **connection(node, over_ssh=self._over_ssh),
+            **self._defaults(),
+        }.items():
+            CONF.set_override(name, value, smartos_conf.GROUP)
+
+    def _defaults(self) -> dict[str, Any]:
+        known = CONF[smartos_conf.GROUP]
+        wanted = {"physical_networks": {"*": "external"}, "trusted_image_owners": ["*"]}
+        return {name: wanted[name] for name in wanted if name in known} | self._options
+
+    def restart_compute(self, host: str = "compute1") -> Any:
+        """End a nova-compute, and start it again on the same node."""
+        self.computes.pop(host).stop()
+        return self.add_compute(host)
+
+    # what users do
+
+    def image(self, kind: str = "zone", **properties: str) -> str:
+        """A small image in Glance: a ZFS stream (zone, minimal, lx, zvol) or a raw disk; its id."""
+        key = (kind, json.dumps(properties, sort_keys=True))
+        if key not in self._images:
+            if kind == "disk":
+                found, data = dict[str, str](), images.disk()
+            else:
+                found, data = images.stream(self.node, self._folder, kind)
+            name = f"nst-{kind}"
+            self._images[key] = images.upload(self.glance, data, found | properties, name=name)
+        return self._images[key]
+
+    def flavor(
+        self,
+        *,
+        vcpus: int = 1,
+        ram: int = 256,
+        disk: int = 10,
+        ephemeral: int = 0,
+        swap: int = 0,
+        specs: Mapping[str, str] | None = None,
+    ) -> str:
+        """A flavor; its id."""
+        name = f"nst-{next(self._numbers)}"
+        body = {"id": name, "name": name, "vcpus": vcpus, "ram": ram, "disk": disk, "swap": swap}
+        body["OS-FLV-EXT-DATA:ephemeral"] = ephemeral
+        self.api.post_flavor({"flavor": body})
+        if specs:
+            self.api.post_extra_spec(name, {"extra_specs": dict(specs)})
+        return name
+
+    def boot(
+        self,
+        kind: str = "zone",
+        *,
+        flavor: str | None = None,
+        image: str | None = None,
+        networks: Any = "none",
+        wait: str | None = "ACTIVE",
+        **more: Any,
+    ) -> dict[str, Any]:
+        """Boot a server, as the API's user would, and wait until it has this status."""
+        body = {
+            "name": f"nst-{next(self._numbers)}",
+            "imageRef": image or self.image(kind),
+            "flavorRef": flavor or self.flavor(),
+            "networks": networks,
+            **more,
+        }
+        server: dict[str, Any] = self.api.post_server({"server": body})
+        return self.wait(server, wait) if wait else server
+
+    def port(self, **port: Any) -> str:
+        """A port in Neutron; its id."""
+        made = self.neutron.create_port({"port": {"network_id": NETWORK, **port}})
+        return str(made["port"]["id"])
+
+    def act(self, server: Mapping[str, Any], action: str, body: Any = None) -> Any:
+        """Ask for an action on a server."""
+        return self.api.post_server_action(server["id"], {action: body})
+
+    def show(self, server: Mapping[str, Any]) -> dict[str, Any]:
+        """The server as the API shows it now."""
+        shown: dict[str, Any] = self.api.get_server(server["id"])
+        return shown
+
+    def wait(self, server: Mapping[str, Any], status: str = "ACTIVE") -> dict[str, Any]:
+        """Wait until a server has a status and nothing is under way; ERROR ends it at once."""
+
+        def settled() -> dict[str, Any] | None:
+            shown = self.show(server)
+            there = shown["status"] == status and not shown["OS-EXT-STS:task_state"]
+            if there and (status != "ERROR" or "fault" in shown):
+                return shown
+            if shown["status"] == "ERROR" != status and "fault" in shown:
+                raise AssertionError(f"waiting for {status}: {shown['fault']}")
+            return None
+
+        return until(settled, f"{server['id']} to be {status}: {self.show(server)}")
+
+    def delete(self, server: Mapping[str, Any]) -> None:
+        """Delete a server, and wait until it is gone."""
+        self.api.delete_server(server["id"])
+        self.gone(server)
+
+    def gone(self, server: Mapping[str, Any]) -> None:
+        """Wait until a server is gone."""
+
+        def missing() -> bool:
+            try:
+                shown = self.show(server)
+            except NotFound:
+                return True
+            failed = shown["status"] == "ERROR" and not shown["OS-EXT-STS:task_state"]
+            assert not failed or "fault" not in shown, shown["fault"]
+            return False
+
+        until(missing, f"{server['id']} to be gone")
+
+    # what lies below
+
+    def vm(self, server: Mapping[str, Any], host: str | None = None) -> dict[str, Any]:
+        """The server's VM, as vmadm on its node shows it."""
+        node = self.nodes[host] if host else self.node
+        shown: dict[str, Any] = json.loads(node.tool("vmadm", "get", str(server["id"])))
+        return shown
+
+    def vms(self, host: str | None = None) -> list[str]:
+        """The uuids of all VMs on a node."""
+        node = self.nodes[host] if host else self.node
+        return node.tool("vmadm", "lookup").split()
+
+
+def connection(node: emulated.EmulatedNode, *, over_ssh: bool = False) -> dict[str, Any]:
+    """The [smartos] options that lead to an emulated node."""
+    if not over_ssh:
+        return {"connection": "local", "tool_path": node.tools}
+    ssh = node.facts()["ssh"]
+    return {
+        "connection": "ssh",
+        "node_address": ssh["host"],
+        "node_port": ssh["port"],
+        "node_user": ssh["user"],
+        "key_file": ssh["identity"],
+        "known_hosts_file": ssh["known_hosts"],
+    }
+
+
+def until(question: Callable[[], T | None], what: str, seconds: float = SECONDS) -> T:
+    """Ask until the answer is true; what it is."""
+    end = time.monotonic() + seconds
+    while True:
+        if answer := question():
+            return answer
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
