@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 NODE ?= build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help bench clean conformance conformance-node cover demo demo-down docs eventlet gate genconfig lint test
+.PHONY: help bench clean conformance conformance-node cover demo demo-down docs eventlet gate genconfig gendocs lint test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ gate: $(VENV)/.tox ## real OpenStack services on an emulated node
 
 genconfig: $(VENV)/.test ## write etc/nova-smartos.conf.sample anew
 	$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/nova-smartos.conf
+
+gendocs: $(VENV)/.test ## write doc/source/user/properties.rst and etc/metadefs anew
+	$(BIN)/python -m doc.properties
 
 lint: $(VENV)/.tox ## format, lint, types, import rules, spelling
 	$(BIN)/tox -q -e pep8

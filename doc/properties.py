@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of specs.py for people and for Glance: python -m doc.properties writes it anew."""
+"""The table of specs.py for people and for Glance: `make gendocs` writes it anew."""
 
 import json
 import pathlib
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,11 +12,11 @@ from nova_smartos.translate import specs
 ROOT = pathlib.Path(__file__).parents[1]
 _TYPES = {"boolean": "boolean", "integer": "integer"}
 _INTRODUCTION = """\
-=================================
+================================
 Extra specs and image properties
-=================================
+================================
 
-.. Written by python -m doc.properties from nova_smartos/translate/specs.py
+.. Written by `make gendocs` from nova_smartos/translate/specs.py
 
 A flavor asks for something as ``smartos:NAME``, an image as ``smartos_NAME``. Names of Nova's own
 that mean the same are honoured too. A key that is misspelt, a value that does not fit, a property
@@ -23,6 +24,10 @@ that the brand does not have, and a flavor and an image that contradict each oth
 launch fails before anything is made, and the fault names the key.
 
 What gives privilege or a share of the node comes from flavors alone, since a tenant makes images.
+
+Where nova-smartos is installed beside nova-api, a wrong ``smartos:`` key or value is refused when
+the flavor is written. ``glance-manage db_load_metadefs PATH`` with the files of ``etc/metadefs``
+shows the properties in Horizon.
 
 Which brand a VM becomes
 ========================
@@ -50,6 +55,9 @@ Processors, memory and disks
 - A zone's quota is the flavor's root and ephemeral disk together, 10 GiB where the flavor's root
   disk is 0; an ephemeral disk makes a delegated dataset. An HVM's disks are root, ephemeral and
   swap disks in this order; a root disk of 0 is as large as the image.
+- A resize in place changes all of this but the brand and what only a new VM gets (delegated
+  dataset, number of ephemeral disks). Disks do not shrink, those of kvm do not grow, and devices of
+  the node are not taken back.
 
 Every property
 ==============
@@ -75,7 +83,7 @@ def document() -> str:
             " ".join(_brands(row.brands)),
             _names(row),
             _quoted(row.vmadm) if row.vmadm != "-" else "",
-            row.text,
+            " ".join([row.text, *_words(row)]),
         )
         for row in specs.TABLE
     )
@@ -153,6 +161,12 @@ def _names(row: specs.Property) -> str:
     return ", ".join(map(_quoted, [*flavor, *row.nova_flavor, *image, *nova_image]))
 
 
+def _words(row: specs.Property) -> list[str]:
+    """What words of Nova's mean that are others than vmadm's."""
+    others = {word: ours for word, ours in row.nova_words.items() if word != ours}
+    return [f"``{row.nova_image}={word}`` is {ours}." for word, ours in others.items()]
+
+
 def _brands(names: Iterable[str]) -> list[str]:
     return [brand for brand in specs.BRANDS if brand in names]
 
@@ -161,10 +175,23 @@ def _quoted(text: str) -> str:
     return f"``{text}``"
 
 
+def _wrap(text: str, first: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        100,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in (head, *rows):
-        lines += [f"   {'*' if at == 0 else ' '} - {cell}".rstrip() for at, cell in enumerate(row)]
+        for at, cell in enumerate(row):
+            first = f"   {' ' if at else '*'} - "
+            lines += _wrap(cell, first) or [first.rstrip()]
     return "\n".join(lines) + "\n"
 
 

@@ -5,14 +5,28 @@ A method here is a few lines: what takes more than one step stands in `operation
 document into another in `translate`.
 """
 
+import functools
+
 import nova.conf
 from nova import exception
+from nova.compute import task_states, vm_states
 from nova.virt import configdrive, driver
 from nova.virt import event as virtevent
 from oslo_log import log
 
 from nova_smartos import conf as smartos_conf
-from nova_smartos.operations import build, image, interface, locks, power, reconcile, watch
+from nova_smartos.operations import (
+    build,
+    guest,
+    image,
+    interface,
+    locks,
+    power,
+    reconcile,
+    rescue,
+    resize,
+    watch,
+)
 from nova_smartos.operations import host as compute_node
 from nova_smartos.smartos import errors as node_errors
 from nova_smartos.smartos import node, vms
@@ -34,6 +48,8 @@ class SmartOSDriver(driver.ComputeDriver):
     }
 
     _node: node.Node
+    #: the name of this nova-compute, which stands in the mark of each VM of its own
+    _served: str
 
     def __init__(self, virtapi):
         super().__init__(virtapi)
@@ -42,6 +58,7 @@ class SmartOSDriver(driver.ComputeDriver):
 
     def init_host(self, host):
         """Meet the node and learn what is on it."""
+        self._served = host
         self._node = smartos_conf.connect(CONF)
         with errors.translated():
             reconcile.wait_for_earlier(self._node)
@@ -57,7 +74,7 @@ class SmartOSDriver(driver.ComputeDriver):
         compute_node.refuse_rename(context, self._host.uuid, self._host.name)
         reap = CONF.running_deleted_instance_action == "reap"
         try:
-            reconcile.at_start(self._node, context, CONF.host, reap=reap)
+            reconcile.at_start(self._node, context, self._served, reap=reap)
         except node_errors.SmartOSError:
             # the instances' own start must not wait for what only tidies up
             LOG.exception("The node could not be compared with Nova's records")
@@ -89,14 +106,8 @@ class SmartOSDriver(driver.ComputeDriver):
             self._locks.hold(instance.uuid),
         ):
             try:
-                planned = build.plan(
-                    self._images,
-                    instance,
-                    image_meta,
-                    injected_files=injected_files,
-                    admin_password=admin_password,
-                    network_info=network_info,
-                    nic_tags=CONF[smartos_conf.GROUP].physical_networks,
+                planned = self._plan(
+                    instance, image_meta, injected_files, admin_password, network_info
                 )
                 build.spawn(
                     self._node,
@@ -128,6 +139,11 @@ class SmartOSDriver(driver.ComputeDriver):
     ):
         """Delete the VM and all that is its own; one that is gone is success."""
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            reverts = instance.task_state == task_states.RESIZE_REVERTING
+            if reverts and resize.in_place(context, instance):
+                # what Nova takes for the other one of two VMs is the only one
+                return
+            rescue.remove_stand_in(self._node, self._watch, instance.uuid)
             build.destroy(self._node, self._watch, instance)
 
     def cleanup(
@@ -153,12 +169,177 @@ class SmartOSDriver(driver.ComputeDriver):
             LOG.exception("Something is left of the instance", instance=instance)
             return False
 
+    def rebuild(
+        self,
+        context,
+        instance,
+        image_meta,
+        injected_files,
+        admin_password,
+        allocations,
+        bdms,
+        detach_block_devices,
+        attach_block_devices,
+        network_info=None,
+        evacuate=False,
+        block_device_info=None,
+        preserve_ephemeral=False,
+        accel_uuids=None,
+        reimage_boot_volume=False,
+    ):
+        """Give the VM a new root. What an image cannot be is refused while the old one is there.
+
+        To keep ephemeral data vmadm replaces the root alone; otherwise Nova's own way, which is to
+        delete and to spawn, leaves nothing of the old guest.
+        """
+        with (
+            errors.translated(instance.uuid, image_id=image_meta.id),
+            self._locks.hold(instance.uuid),
+        ):
+            planned = self._plan(instance, image_meta, injected_files, admin_password, network_info)
+            base = build.ready_to_rebuild(self._images, context, instance, image_meta, planned)
+            if not preserve_ephemeral:
+                raise NotImplementedError
+            build.refuse_to_preserve(self._watch, instance, planned)
+            detach_block_devices(context, bdms)
+            instance.task_state = task_states.REBUILD_BLOCK_DEVICE_MAPPING
+            instance.save(expected_task_state=[task_states.REBUILDING])
+            attach_block_devices(context, instance, bdms)
+            instance.task_state = task_states.REBUILD_SPAWNING
+            instance.save(expected_task_state=[task_states.REBUILD_BLOCK_DEVICE_MAPPING])
+            build.reprovision(self._node, self._watch, instance, planned, base)
+
+    def rescue(
+        self,
+        context,
+        instance,
+        network_info,
+        image_meta,
+        rescue_password,
+        block_device_info,
+        share_info,
+    ):
+        """Boot the server from another image, with its own disks at hand."""
+        with (
+            errors.translated(instance.uuid, image_id=image_meta.id),
+            self._locks.hold(instance.uuid),
+        ):
+            rescue.rescue(
+                self._node,
+                self._watch,
+                self._images,
+                context,
+                instance,
+                image_meta,
+                network_info=network_info,
+                password=rescue_password,
+                nic_tags=CONF[smartos_conf.GROUP].physical_networks,
+            )
+
+    def unrescue(self, context, instance):
+        """Back to its own root."""
+        with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            rescue.unrescue(
+                self._node,
+                self._watch,
+                instance,
+                nic_tags=CONF[smartos_conf.GROUP].physical_networks,
+            )
+
+    def _plan(self, instance, image_meta, injected_files, admin_password, network_info):
+        return build.plan(
+            self._images,
+            instance,
+            image_meta,
+            injected_files=injected_files,
+            admin_password=admin_password,
+            network_info=network_info,
+            nic_tags=CONF[smartos_conf.GROUP].physical_networks,
+        )
+
+    # resize
+
+    def migrate_disk_and_power_off(
+        self,
+        context,
+        instance,
+        dest,
+        flavor,
+        network_info,
+        block_device_info=None,
+        timeout=0,
+        retry_interval=0,
+    ):
+        """Refuse what cannot be resized in place; bring a virtual machine down. No disk moves."""
+        with self._locks.hold(instance.uuid):
+            stop = functools.partial(
+                power.stop, self._node, self._watch, instance, timeout * (retry_interval > 0)
+            )
+            with errors.translated(instance.uuid):
+                resize.begin(self._watch, context, instance, flavor, block_device_info, stop=stop)
+        return "[]"
+
+    def finish_migration(
+        self,
+        context,
+        migration,
+        instance,
+        disk_info,
+        network_info,
+        image_meta,
+        resize_instance,
+        allocations,
+        block_device_info=None,
+        power_on=True,
+        share_info=None,
+    ):
+        """Give the VM what the new flavor says."""
+        with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            with_ = self._resize_options(instance, network_info, block_device_info)
+            vm = resize.finish(self._node, self._watch, instance, **with_)
+            if power_on and vm.hvm:
+                power.start(self._node, self._watch, instance)
+
+    def confirm_migration(self, context, migration, instance, network_info):
+        """Nothing to do: the VM is where it was, and there is no other."""
+
+    def finish_revert_migration(
+        self,
+        context,
+        instance,
+        network_info,
+        migration,
+        block_device_info=None,
+        power_on=True,
+        share_info=None,
+    ):
+        """Give the VM what the old flavor says: destroy() has left it alone."""
+        with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            with_ = self._resize_options(instance, network_info, block_device_info)
+            vm = resize.change(
+                self._node, self._watch, instance, instance.flavor, keep_grown=True, **with_
+            )
+            if power_on and vm.hvm:
+                power.start(self._node, self._watch, instance)
+
+    def _resize_options(self, instance, network_info, block_device_info):
+        seconds = CONF.shutdown_timeout
+        return {
+            "network_info": network_info,
+            "block_device_info": block_device_info,
+            "nic_tags": CONF[smartos_conf.GROUP].physical_networks,
+            "stop": functools.partial(power.stop, self._node, self._watch, instance, seconds),
+        }
+
     # power and state
 
     def get_info(self, instance, use_cache=True):
         """The power state, from memory or from the node."""
         with errors.translated(instance.uuid):
-            return power.info(self._node, self._watch, instance, fresh=not use_cache)
+            uuid = instance.uuid
+            if instance.vm_state == vm_states.RESCUED:
+                uuid = rescue.acting(self._watch, uuid)
+            return power.info(self._node, self._watch, uuid, fresh=not use_cache)
 
     def get_num_instances(self):
         """How many VMs are Nova's."""
@@ -191,15 +372,27 @@ class SmartOSDriver(driver.ComputeDriver):
         accel_info=None,
         share_info=None,
     ):
-        """Soft: the guest is asked first. Either way it runs afterwards."""
+        """Soft: the guest is asked first. Hard: its network is made as Nova has it, too."""
+        hard = reboot_type != "SOFT"
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            guest.tell(self._node, [instance], self._watch.vms())
             power.reboot(
                 self._node,
                 self._watch,
                 instance,
-                hard=reboot_type != "SOFT",
+                hard=hard,
                 seconds=CONF.shutdown_timeout,
+                prepare=self._repair_network(instance, network_info) if hard else None,
             )
+
+    def _repair_network(self, instance, network_info):
+        """What makes the network as Nova has it; one that cannot be made is refused here."""
+        network = interface.network(
+            network_info,
+            wanted=interface.asked(instance, instance.image_meta),
+            nic_tags=CONF[smartos_conf.GROUP].physical_networks,
+        )
+        return functools.partial(interface.repair, self._node, self._watch, instance, network)
 
     def pause(self, instance):
         """Let a guest stand still, where the brand can."""
@@ -237,6 +430,7 @@ class SmartOSDriver(driver.ComputeDriver):
     ):
         """Boot the VM, unless it runs."""
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            guest.tell(self._node, [instance], self._watch.vms())
             power.start(self._node, self._watch, instance)
 
     def trigger_crash_dump(self, instance):
@@ -272,7 +466,13 @@ class SmartOSDriver(driver.ComputeDriver):
 
     def _is_ours(self, vm: vms.Vm) -> bool:
         whose = identity.of(vm)
-        return whose is not None and whose.host == CONF.host
+        return whose is not None and whose.host == self._served
+
+    def set_admin_password(self, instance, new_pass):
+        """Set a password inside a zone; other guests have no door for that."""
+        with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            vm = self._watch.get(instance.uuid)
+            guest.set_admin_password(self._node, vm, instance.image_meta, new_pass)
 
     # ports
 
@@ -299,6 +499,20 @@ class SmartOSDriver(driver.ComputeDriver):
 
     def unplug_vifs(self, instance, network_info):
         """Nothing to do: the node removes the vnics of a VM that goes down."""
+
+    # images
+
+    def manage_image_cache(self, context, all_instances):
+        """Delete the images that we brought and nothing has used for long."""
+        options = CONF.image_cache
+        if options.remove_unused_base_images:
+            with errors.translated():
+                self._images.expire(options.remove_unused_original_minimum_age_seconds)
+
+    def cache_image(self, context, image_id):
+        """Bring an image before anybody boots it."""
+        with errors.translated(image_id=image_id):
+            return self._images.cache(context, image_id)
 
     # the node and what it has
 
@@ -327,7 +541,10 @@ class SmartOSDriver(driver.ComputeDriver):
     def get_available_resource(self, nodename):
         """Read the node's pool; everything else is known already."""
         with errors.translated():
-            return self._host.resources()
+            resources = self._host.resources()
+            # the one thing that Nova does with every driver again and again
+            guest.tell_all(self._node, self._locks.held(), self._watch.vms())
+        return resources
 
     def get_host_uptime(self):
         """What uptime says on the node."""

@@ -307,7 +307,8 @@ def _protection(nic: dict[str, typing.Any]) -> dict[str, tuple[str, ...]]:
     )
     properties = {"protection": tuple(name for name, waived in guards if not waived)}
     ips = [ip.split("/")[0] for ip in (*nic.get("ips", []), *nic.get("allowed_ips", []))]
-    fixed = tuple(ip for ip in ips if ip not in ("dhcp", "addrconf"))
+    # a list that was emptied is kept as one empty address
+    fixed = tuple(ip for ip in ips if ip not in ("", "dhcp", "addrconf"))
     if fixed and "ip-nospoof" in properties["protection"]:
         properties["allowed-ips"] = fixed
     if nic.get("allowed_dhcp_cids"):

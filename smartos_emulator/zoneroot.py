@@ -8,14 +8,19 @@ import typing
 
 _LINKS = 40
 
+Mount = tuple[pathlib.Path, bool]
+
 
 class Root:
-    """A file tree that is a world of its own, with places where read-only ones show through."""
+    """A file tree that is a world of its own, with places where others show through.
+
+    `mounted` says which: the other's path and whether it may be written to.
+    """
 
     def __init__(
         self,
         top: pathlib.Path,
-        mounted: typing.Callable[[tuple[str, ...]], pathlib.Path | None] = lambda parts: None,
+        mounted: typing.Callable[[tuple[str, ...]], Mount | None] = lambda parts: None,
     ) -> None:
         self.top = top
         self._mounted = mounted
@@ -32,9 +37,10 @@ class Root:
                 continue
             other = self._mounted((*done, part))
             if other is not None:
-                if write:
+                folder, writable = other
+                if write and not writable:
                     raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
-                return Root(other).host("/".join(todo), follow=follow)
+                return Root(folder).host("/".join(todo), follow=follow)
             here = self.top.joinpath(*done, part)
             if (follow or todo) and here.is_symlink():
                 links += 1

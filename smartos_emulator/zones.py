@@ -145,18 +145,21 @@ class Zones:
         zone = self._need(name)
         # lofs: another folder of the node shows in the zone
         shown = {
-            tuple(one["target"].strip("/").split("/")): self._node.path(one["source"])
+            tuple(one["target"].strip("/").split("/")): (
+                self._node.path(one["source"]),
+                "ro" not in one.get("options", []),
+            )
             for one in (self._node.vms.get(zone.uuid) or {}).get("filesystems", [])
             if one.get("type") == "lofs"
         }
 
-        def mounted(parts: tuple[str, ...]) -> pathlib.Path | None:
+        def mounted(parts: tuple[str, ...]) -> zoneroot.Mount | None:
             if parts in shown:
                 return shown[parts]
             if len(parts) != 2 or parts[0] != "checkpoints" or parts[1] not in zone.checkpoints:
                 return None
             snapshot = f"{zone.path.lstrip('/')}@vmsnap-{parts[1]}"
-            return self._node.storage.directory(snapshot) / "root"
+            return self._node.storage.directory(snapshot) / "root", False
 
         return zoneroot.Root(self.root(name), mounted)
 

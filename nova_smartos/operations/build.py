@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nova import context as nova_context
+from nova import exception
 from nova.network import model
 from nova.objects import image_meta as image_metas
 from nova.objects import instance as instances
@@ -25,6 +26,8 @@ LOG = log.getLogger(__name__)
 # A lost connection does not end the vmadm that it carried: how long it may need to show what it
 # makes, or that it has deleted.
 APPEAR_SECONDS = 30.0
+#: Brands whose root vmadm replaces.
+REPROVISIONED = frozenset({"bhyve", "joyent", "joyent-minimal", "lx"})
 _UNFINISHED = frozenset({vms.State.CONFIGURED, vms.State.INCOMPLETE, vms.State.PROVISIONING})
 
 
@@ -136,6 +139,63 @@ def spawn(
         undo.pop_all()
 
 
+def ready_to_rebuild(
+    images: image.Images,
+    context: nova_context.RequestContext,
+    instance: instances.Instance,
+    image_meta: image_metas.ImageMeta,
+    planned: Plan,
+) -> payload.Image:
+    """The image of a rebuild, on the node and fit for the VM: before anything of it is lost."""
+    base = images.ensure(
+        context, image_meta, planned.properties, trusted_certs=instance.trusted_certs
+    )
+    payload.check_size(instance.flavor, planned.wanted, base)
+    return base
+
+
+def refuse_to_preserve(known: watch.Watch, instance: instances.Instance, planned: Plan) -> None:
+    """Refuse a rebuild that cannot keep ephemeral data."""
+    vm = known.get(instance.uuid, fresh=True)
+    if vm.brand != planned.wanted.brand or vm.brand not in REPROVISIONED:
+        LOG.warning(
+            "A VM of brand %s cannot become one of brand %s and keep its data",
+            vm.brand,
+            planned.wanted.brand,
+            instance=instance,
+        )
+        raise exception.PreserveEphemeralNotSupported
+
+
+def reprovision(
+    gz: node.Node,
+    known: watch.Watch,
+    instance: instances.Instance,
+    planned: Plan,
+    base: payload.Image,
+) -> None:
+    """Replace the root, and tell the new guest what it is to know; nics and data stay [2]."""
+    vm = known.get(instance.uuid)
+    told = metadata.changes(vm, planned.guest)
+    told["set_internal_metadata"] = {
+        **told.get("set_internal_metadata", {}),
+        **identity.mark(instance),
+    }
+    with known.changing(vm.uuid, lambda now: now is not None and now.state == vms.State.RUNNING):
+        gz.vmadm.update(vm.uuid, told)
+        if planned.guest.tree is not None:
+            guest.place_tree(gz, planned.guest.tree)
+        try:
+            gz.vmadm.reprovision(vm.uuid, base.uuid)
+        except errors.OutcomeUnknown as error:
+            LOG.warning("VM %s: %s; looking what becomes of it", vm.uuid, error)
+            now = known.wait(vm.uuid, _is_made, vmadm.PROVISION_SECONDS)
+            if now is None or now.state != vms.State.RUNNING or base.uuid not in _images(now):
+                raise
+        if not vm.hvm:
+            guest.check_provisioned(gz, vm.uuid)
+
+
 def destroy(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> None:
     """Delete the VM and what is its own. One that is gone is success, one not Nova's an error."""
     uuid = instance.uuid
@@ -176,6 +236,10 @@ def _delete(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
         if known.wait(vm.uuid, lambda left: left is None, APPEAR_SECONDS) is not None:
             raise
     guest.remove_drive(gz, vm)
+
+
+def _images(vm: vms.Vm) -> set[str | None]:
+    return {vm.image_uuid, *(disk.image_uuid for disk in vm.disks)}
 
 
 def _is_made(vm: vms.Vm | None) -> bool:

@@ -9,12 +9,12 @@ import io
 import pathlib
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import bcrypt
 import nova.conf
-from nova import exception, objects
+from nova import context, exception, objects
 from nova.api.metadata import base, vendordata_dynamic, vendordata_json
 from nova.network import model
 from nova.virt import configdrive
@@ -22,13 +22,15 @@ from oslo_concurrency import processutils
 from oslo_log import log
 
 from nova_smartos.smartos import errors, node, vms
-from nova_smartos.translate import identity, metadata
+from nova_smartos.translate import identity, metadata, specs
 
 CONF = nova.conf.CONF
 LOG = log.getLogger(__name__)
 
 _PROVISION_FAILURE = "/var/svc/provision_failure"
 _SECONDS_IN_GUEST = 60.0
+# what is told can be learned of an instance from these, and from what each instance has
+_NEEDED = ["metadata", "system_metadata", "info_cache"]
 # bcrypt takes no more
 _MAX_HASHED_BYTES = 72
 # An environment of our own, and the two places in which images of SmartOS keep their programs.
@@ -74,6 +76,7 @@ def prepared(
         injected_files=injected_files,
         network_info=network_info,
         hvm=hvm,
+        properties=specs.image_properties(instance),
         vendor=_vendor(instance),
         drive=drive,
         tree=tree,
@@ -125,42 +128,44 @@ def remove_tree(gz: node.Node, uuid: str) -> None:
     gz.files.delete_folder(metadata.folder(uuid))
 
 
-def refresh(gz: node.Node, instance: objects.Instance, vm: vms.Vm) -> bool:
-    """Tell the guest what has changed of the instance since it was told; whether anything has.
-
-    No service of Nova reports a change of metadata to its driver, so that this is called whenever
-    there is an occasion. What is the same costs nothing on the node.
-    """
-    wanted = metadata.guest(
-        instance,
-        instance.image_meta,
-        network_info=instance.get_network_info(),
-        hvm=vm.hvm,
-    )
-    update = metadata.changes(vm, wanted)
-    if update:
-        gz.vmadm.update(vm.uuid, update)
-    return bool(update)
-
-
-def refresh_all(
+def tell(
     gz: node.Node, instances: Iterable[objects.Instance], machines: Mapping[str, vms.Vm]
 ) -> list[str]:
-    """Tell every guest whose instance has changed and is not in the middle of something; which.
+    """Tell guests what has changed of their instances since they were told; which were told.
 
-    One VM that cannot be told keeps no other from being told.
+    No service of Nova reports a change of metadata to its driver, so that this is called whenever
+    there is an occasion. What is the same costs nothing on the node, and one VM that cannot be told
+    keeps no other from being told.
     """
     told = []
     for instance in instances:
         vm = machines.get(instance.uuid)
-        if vm is None or instance.task_state is not None or not _is_ours(vm):
+        if vm is None or not _is_ours(vm):
             continue
         try:
-            if refresh(gz, instance, vm):
+            update = _changes(instance, vm)
+            if update:
+                gz.vmadm.update(vm.uuid, update)
                 told.append(vm.uuid)
         except (errors.SmartOSError, exception.NovaException):
             LOG.exception("The guest could not be told of a change", instance=instance)
     return told
+
+
+def tell_all(gz: node.Node, busy: Collection[str], machines: Mapping[str, vms.Vm]) -> list[str]:
+    """Ask Nova for the instances of this host, and tell those that are not busy.
+
+    Nova's own periodic work, which calls this, goes on whatever becomes of it.
+    """
+    try:
+        instances = objects.InstanceList.get_by_host(
+            context.get_admin_context(), CONF.host, expected_attrs=_NEEDED, use_slave=True
+        )
+    except Exception:
+        LOG.exception("Nova could not be asked for the instances of this host")
+        return []
+    idle = [each for each in instances if each.task_state is None and each.uuid not in busy]
+    return tell(gz, idle, machines)
 
 
 def set_admin_password(
@@ -202,6 +207,20 @@ def _password_line(vm: vms.Vm, user: str, password: str) -> str:
         raise exception.InstancePasswordSetFailed(instance=vm.uuid, reason=reason)
     # the variant that SmartOS knows
     return f"{user}:{bcrypt.hashpw(encoded, bcrypt.gensalt(prefix=b'2a')).decode()}"
+
+
+def _changes(instance: objects.Instance, vm: vms.Vm) -> dict[str, Any]:
+    if not all(instance.obj_attr_is_set(name) for name in _NEEDED):
+        # not worth asking Nova's database: there will be another occasion
+        return {}
+    wanted = metadata.guest(
+        instance,
+        instance.image_meta,
+        network_info=instance.get_network_info(),
+        hvm=vm.hvm,
+        properties=specs.image_properties(instance),
+    )
+    return metadata.changes(vm, wanted)
 
 
 def _is_ours(vm: vms.Vm) -> bool:

@@ -85,6 +85,18 @@ class Host:
         found = self.refresh()
         return inventory.resources(self.facts, found.storage, found.machines)
 
+    def inventory(self, known: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+        """Placement's inventory, from the last reading; `known` is what Placement has of it."""
+        found = self.reading()
+        reserves = inventory.Reserves(
+            cpus=CONF.reserved_host_cpus,
+            ram_mib=CONF.reserved_host_memory_mb,
+            disk_mib=CONF.reserved_host_disk_mb,
+        )
+        return inventory.inventory(
+            self.facts, found.storage, found.foreign_mib, reserves, _ratios(known)
+        )
+
     def _read(self) -> Reading:
         pool = self.facts.info.zpool
         if pool is None:
@@ -158,11 +170,16 @@ def remember_node(uuid: str, name: str) -> None:
 
     The file comes back by itself when the state directory was lost.
     """
-    known = nova_node.read_local_node_uuid()
-    if known is None:
-        os.makedirs(CONF.state_path, exist_ok=True)
-        nova_node.write_local_node_uuid(uuid)
-    elif known != uuid:
+    try:
+        known = nova_node.read_local_node_uuid()
+        if known is None:
+            os.makedirs(CONF.state_path, exist_ok=True)
+            nova_node.write_local_node_uuid(uuid)
+    except OSError as error:
+        raise exception.InvalidConfiguration(
+            f"The node's identity cannot be kept in state_path: {error}"
+        ) from error
+    if known not in (None, uuid):
         raise exception.InvalidConfiguration(
             f"The file {nova_node.COMPUTE_ID_FILE} says that this nova-compute (host {CONF.host}) "
             f"serves the node {known}, but [smartos] leads to the node {name}, {uuid}. "
@@ -193,17 +210,7 @@ def provide(host: Host, tree: provider_tree.ProviderTree, capabilities: Mapping[
     Nova asks for it at every claim of resources, while it holds a lock: what the pool had when it
     was last read is what Placement is told until it is read again.
     """
-    known = tree.data(host.name).inventory
-    reserves = inventory.Reserves(
-        cpus=CONF.reserved_host_cpus,
-        ram_mib=CONF.reserved_host_memory_mb,
-        disk_mib=CONF.reserved_host_disk_mb,
-    )
-    found = host.reading()
-    amounts = inventory.inventory(
-        host.facts, found.storage, found.foreign_mib, reserves, _ratios(known)
-    )
-    tree.update_inventory(host.name, amounts)
+    tree.update_inventory(host.name, host.inventory(tree.data(host.name).inventory))
     traits = {**inventory.traits(host.facts), **capabilities}
     tree.add_traits(host.name, *(name for name, has in traits.items() if has))
     tree.remove_traits(host.name, *(name for name, has in traits.items() if not has))

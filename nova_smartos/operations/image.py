@@ -151,6 +151,14 @@ class Images:
         """zone-dataset, lx-dataset or zvol; ImageUnacceptable for what the node cannot run."""
         return manifest.kind(image_meta, properties)
 
+    def properties(
+        self, context: nova_context.RequestContext, image_meta: image_metas.ImageMeta
+    ) -> dict[str, str]:
+        """What Glance says of an image that is not the instance's own: our keys included."""
+        record = self._glance.get(context, image_meta.id, show_deleted=False)
+        found = record.get("properties") or {}
+        return {key: str(value) for key, value in found.items() if value is not None}
+
     @contextlib.contextmanager
     def _leading(self, uuid: str, flight: futures.Future[payload.Image]) -> Iterator[None]:
         """Whatever ends this, those who wait hear of it."""

@@ -25,10 +25,12 @@ CONF = nova.conf.CONF
 LOG = log.getLogger(__name__)
 
 _PLUGGED = "network-vif-plugged"
+# vmadm looks through a payload before it begins.
+_NOTHING_DONE = (errors.InvalidPayload, errors.NotFound, errors.NotStarted)
 # How long the event stream has to tell of a change before the node is asked, and how long an update
 # may go on whose connection broke.
 _ECHO_SECONDS = 0.5
-_SETTLE_SECONDS = 30.0
+SETTLE_SECONDS = 30.0
 
 
 def asked(instance: instances.Instance, image_meta: image_metas.ImageMeta) -> specs.Specs:
@@ -60,6 +62,8 @@ def attach(
         if update is not None:
             try:
                 _update(gz, known, vm.uuid, update, lambda now: nic.has(now, added))
+            except _NOTHING_DONE:
+                raise
             except errors.SmartOSError:
                 _take_back(gz, vm.uuid, added["mac"], vm)
                 raise
@@ -157,7 +161,12 @@ def repair(
     gz: node.Node, known: watch.Watch, instance: instances.Instance, wanted: nic.Network
 ) -> None:
     """Give a VM that is down the network that Nova wants for it, if it has another [0 or 1]."""
-    update = nic.differences(known.get(instance.uuid), wanted)
+    vm = known.get(instance.uuid)
+    if vm.nics and not wanted.nics:
+        # Nova's record of an instance's ports is a cache, which has been lost before
+        LOG.warning("Nova names no port for it; its nics stay", instance=instance)
+        return
+    update = nic.differences(vm, wanted)
     if update is not None:
         LOG.warning("Its network is not as Nova has it: %s", sorted(update), instance=instance)
         gz.vmadm.update(instance.uuid, update)
@@ -215,11 +224,10 @@ def _update(
     seconds = _ECHO_SECONDS
     try:
         gz.vmadm.update(uuid, update)
-    except (errors.InvalidPayload, errors.NotFound, errors.NotStarted):
-        # vmadm looks through a payload before it begins
+    except _NOTHING_DONE:
         raise
     except errors.OutcomeUnknown as error:
-        failure, seconds = error, _SETTLE_SECONDS
+        failure, seconds = error, SETTLE_SECONDS
     except errors.SmartOSError as error:
         failure = error
     try:

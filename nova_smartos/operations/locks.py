@@ -41,8 +41,3 @@ class Locks:
                     del self._locks[uuid]
                 else:
                     self._locks[uuid] = (lock, users - 1)
-
-    def held(self) -> frozenset[str]:
-        """The VMs that somebody changes, or waits to change."""
-        with self._guard:
-            return frozenset(self._locks)

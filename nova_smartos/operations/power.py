@@ -27,14 +27,12 @@ _WAY_SECONDS = 60.0
 _ZONE_STOP_SECONDS = 60
 
 
-def info(
-    gz: node.Node, known: watch.Watch, instance: instances.Instance, *, fresh: bool
-) -> hardware.InstanceInfo:
+def info(gz: node.Node, known: watch.Watch, uuid: str, *, fresh: bool) -> hardware.InstanceInfo:
     """The VM's power state: from memory, or asked of the node [1, for a kvm that runs 2].
 
     vmadm does not show that a guest stands still, its monitor does.
     """
-    vm = known.get(instance.uuid, fresh=fresh)
+    vm = known.get(uuid, fresh=fresh)
     if fresh and vm.brand == "kvm" and state.is_running(vm):
         known.note_paused(vm.uuid, _stands_still(gz, vm.uuid))
     return state.info(vm, paused=known.paused(vm.uuid))

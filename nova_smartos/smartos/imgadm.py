@@ -43,7 +43,7 @@ TEXTS = (
     *_code("InvalidManifest ManifestValidation InvalidUUID", errors.InvalidPayload),
     *_code("InvalidArgument InvalidDockerInfo Usage UnknownOption", errors.InvalidPayload),
     *_code("UnknownCommand UnexpectedNumberOfSnapshots", errors.InvalidPayload),
-    text(r".*cannot receive\b.*: invalid stream", errors.InvalidPayload, "InvalidStream"),
+    text(r".*cannot receive\b.*: (?:invalid|failed to read from) stream", errors.InvalidPayload, "InvalidStream"),
     text(r"imgadm(?: \S+)?: error \(DownloadError\): image file (?:checksum|size)",
          errors.InvalidPayload, "FileMismatch"),
     *_code("InternalError NoSources SourcePing Timeout", errors.ToolError),

@@ -46,10 +46,10 @@ class Qmp(_tool.Tool):
         timeout = transport.Timeout.CHANGE
         command = self._command("-U", socket, stdin=stdin, timeout=timeout, seconds=SECONDS)
         result = self._transport.run(command)
-        if result.returncode != 0:
+        if result.returncode == 1 and not result.stdout:
             # nc has no words for it: nobody listens, so there is no QEMU
             raise errors.InvalidState.from_result(result, code="NoMonitor")
-        answer = self._parsed(_answer, result)
+        answer = self._parsed(_answer, self._checked(result))
         if "error" in answer:
             said = records.excerpt(json.dumps(answer["error"]))
             raise errors.ToolError.from_result(result, message=f"{order}: {said}", code="Monitor")

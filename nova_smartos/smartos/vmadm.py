@@ -366,10 +366,7 @@ class Vmadm(_tool.Tool):
 
     def _not_understood(self, result: transport.Result, message: str) -> errors.OutputError:
         told = dataclasses.replace(result, stdout=_TOLD.sub(rf"\1{transport.MASK}", result.stdout))
-        # an excerpt is escaped once more, so that the end of a value is hard to tell
-        secret = _TOLD.search(message)
-        shown = message[: secret.end(1)] + transport.MASK if secret else message
-        return errors.OutputError.from_result(told, shown)
+        return errors.OutputError.from_result(told, _untold(message))
 
     def _send(
         self,
@@ -417,11 +414,12 @@ def _created(result: transport.Result) -> str:
 def _event(line: bytes) -> vms.Event:
     if not line.endswith(b"\n"):
         # the end of the stream, or an event beyond all measure
-        raise errors.OutputError(f"vmadm events: cut off: {records.excerpt(repr(line[:200]))}")
+        said = records.excerpt(repr(line[:200]))
+        raise errors.OutputError(_untold(f"vmadm events: cut off: {said}"))
     try:
         return vms.Event.from_json(records.object_(line.decode("utf-8", "surrogateescape")))
     except errors.OutputError as error:
-        raise errors.OutputError(f"vmadm events: {error.message}") from None
+        raise errors.OutputError(_untold(f"vmadm events: {error.message}")) from None
 
 
 def _objects(output: str) -> list[dict[str, Any]]:
@@ -448,6 +446,13 @@ def _secret_values(kind: str, metadata: object) -> list[object]:
         for name, value in metadata.items()
         if _PASSWORD.fullmatch(name) or (kind == "internal_metadata" and len(str(value)) > 7)
     ]
+
+
+def _untold(message: str) -> str:
+    """A message up to the first secret in it."""
+    # an excerpt is escaped once more, so that the end of a value is hard to tell
+    secret = _TOLD.search(message)
+    return message[: secret.end(1)] + transport.MASK if secret else message
 
 
 def _verdict(output: str) -> vms.Verdict:

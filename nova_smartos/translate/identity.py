@@ -10,11 +10,18 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
+import nova.conf
+from nova.objects import flavor as flavors
 from nova.objects import instance as instances
 
 from nova_smartos.smartos import vms
 
+CONF = nova.conf.CONF
 KEY = "nova:instance"
+#: On a rescued VM: what it was before. A guest cannot write this one either.
+RESCUED = "nova:rescued"
+#: On the zone that does a rescued zone's work: whose.
+STANDS_IN = "nova:stands_in_for"
 # Raised when a reader of the old form would misread the new one.
 _VERSION = 1
 
@@ -48,12 +55,13 @@ class Identity:
         return cls(flavor=flavor, **values)
 
 
-def mark(instance: instances.Instance) -> dict[str, str]:
-    """What internal_metadata holds of the instance."""
-    flavor = instance.flavor
+def mark(instance: instances.Instance, flavor: flavors.Flavor | None = None) -> dict[str, str]:
+    """What internal_metadata holds of the instance, with another flavor than its own if given."""
+    flavor = flavor or instance.flavor
     document = {
         "version": _VERSION,
-        "host": instance.host,
+        # a mark without a host would be nobody's
+        "host": instance.host or CONF.host,
         "name": instance.name,
         "display_name": instance.display_name or instance.hostname or "",
         "project_id": instance.project_id or "",
@@ -76,3 +84,14 @@ def mark(instance: instances.Instance) -> dict[str, str]:
 def of(vm: vms.Vm) -> Identity | None:
     """Whose VM it is; None when Nova has not made it, or its mark is no longer whole."""
     return Identity.from_mark(vm.internal_metadata.get(KEY))
+
+
+def stand_in_mark(uuid: str) -> dict[str, str]:
+    """What internal_metadata holds of a zone that stands in for the VM of an instance."""
+    return {STANDS_IN: uuid}
+
+
+def stands_in_for(vm: vms.Vm) -> str | None:
+    """Whose work the VM does while that is rescued; None for any other VM."""
+    uuid = vm.internal_metadata.get(STANDS_IN)
+    return uuid if isinstance(uuid, str) else None

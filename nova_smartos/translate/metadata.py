@@ -17,7 +17,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nova import objects
+from nova.objects import image_meta as image_metas
+from nova.objects import instance as instances
 from nova.virt import netutils
 
 from nova_smartos.smartos import files, vms
@@ -84,26 +85,31 @@ class Vendor:
 
 
 def guest(
-    instance: objects.Instance,
-    image_meta: objects.ImageMeta,
+    instance: instances.Instance,
+    image_meta: image_metas.ImageMeta,
     *,
     admin_password: str | None = None,
     injected_files: Sequence[tuple[str, str | bytes]] | None = None,
     network_info: Any = None,
     hvm: bool = False,
+    properties: Mapping[str, str] | None = None,
     vendor: Vendor | None = None,
     drive: bytes | None = None,
     tree: bytes | None = None,
 ) -> Guest:
     """All that the guest of an instance is told.
 
-    Without `vendor` nothing is said of vendor data, which changes() then leaves as it is.
+    `properties` are the image's. Without `vendor` nothing is said of vendor data, which changes()
+    then leaves as it is.
     """
     user = admin_user(image_meta)
+    keys = _keys(instance.key_data)
+    nocloud = bool(image_tags(properties or {}))
     customer = {
         **_tenant(instance.metadata or {}),
-        **_keys(user, instance.key_data),
+        **({f"{name}_authorized_keys": "\n".join(keys) for name in ("root", user)} if keys else {}),
         **_user_data(instance.user_data, hvm),
+        **_vendor_data(vendor, keys if nocloud else []),
     }
     internal = {
         META_DATA: _json(_meta_data(instance)),
@@ -114,14 +120,13 @@ def guest(
     if admin_password:
         internal[f"{user}_pw"] = admin_password
     if vendor:
-        customer |= _vendor(vendor.static)
         internal[VENDOR_DATA] = _json(vendor.static or {})
         internal[VENDOR_DATA2] = _json({"static": vendor.static or {}, **(vendor.dynamic or {})})
     internal[TOLD] = _json(_digests(customer))
     return Guest(customer, internal, drive, tree)
 
 
-def admin_user(image_meta: objects.ImageMeta) -> str:
+def admin_user(image_meta: image_metas.ImageMeta) -> str:
     """The user whose password is Nova's admin password."""
     named = image_meta.properties.get("os_admin_user")
     if named and _USER.fullmatch(named):
@@ -207,13 +212,12 @@ def _tenant(metadata: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in metadata.items() if not _RESERVED.fullmatch(key)}
 
 
-def _keys(user: str, text: str | None) -> dict[str, str]:
+def _keys(text: str | None) -> list[str]:
     lines = [line.strip() for line in (text or "").splitlines()]
     # a key pair of Nova may be an X.509 certificate
-    if not any(lines) or any(line.startswith("-----BEGIN") for line in lines):
-        return {}
-    keys = "\n".join(line for line in lines if line)
-    return {f"{name}_authorized_keys": keys for name in ("root", user)}
+    if any(line.startswith("-----BEGIN") for line in lines):
+        return []
+    return [line for line in lines if line]
 
 
 def _user_data(encoded: str | None, hvm: bool) -> dict[str, str]:
@@ -232,14 +236,21 @@ def _user_data(encoded: str | None, hvm: bool) -> dict[str, str]:
     return {**told, "cloud-init:user-data": text}
 
 
-def _vendor(static: Any) -> dict[str, str]:
-    """The part for cloud-init, where its OpenStack sources look for it as well."""
+def _vendor_data(vendor: Vendor | None, keys: list[str]) -> dict[str, str]:
+    """What cloud-init is given as vendor data, where its sources for OpenStack look for it as well.
+
+    A NoCloud disk, which vmadm makes, has no other place for SSH keys.
+    """
+    static = vendor.static if vendor else None
     part = static.get("cloud-init") if isinstance(static, Mapping) else static
-    if isinstance(part, str) and part:
-        return {_CLOUD_INIT_VENDOR: part}
-    if isinstance(part, list) and part and all(isinstance(each, str) for each in part):
-        return {_CLOUD_INIT_VENDOR: _mime(each.encode() for each in part)}
-    return {}
+    parts = [each for each in (part if isinstance(part, list) else [part]) if each]
+    if keys:
+        parts.append(f"#cloud-config\n{_json({'ssh_authorized_keys': keys})}\n")
+    texts = [each for each in parts if isinstance(each, str)]
+    if not texts:
+        return {}
+    whole = texts[0] if len(texts) == 1 else _mime(each.encode() for each in texts)
+    return {_CLOUD_INIT_VENDOR: whole}
 
 
 def _text(data: bytes) -> str:
@@ -262,7 +273,7 @@ def _mime(parts: Iterable[bytes]) -> str:
     return message.as_string()
 
 
-def _meta_data(instance: objects.Instance) -> dict[str, Any]:
+def _meta_data(instance: instances.Instance) -> dict[str, Any]:
     """Nova's meta_data.json without what is another at each look."""
     return {
         "uuid": instance.uuid,

@@ -275,7 +275,7 @@ def _addresses(vif: _Vif, brand: str) -> tuple[list[str], list[str]]:
     given: dict[str, str] = {}
     allowed: list[str] = []
     for subnet in _subnets(vif):
-        prefix = ipaddress.ip_network(subnet["cidr"]).prefixlen
+        prefix = ipaddress.ip_network(subnet["cidr"], strict=False).prefixlen
         fixed = [str(ipaddress.ip_address(ip["address"])) for ip in subnet["ips"]]
         if subnet["version"] == 6 and subnet.get_meta("ipv6_address_mode"):
             # the guest makes the address itself, and it is the one that Neutron has computed

@@ -178,28 +178,33 @@ def resized(
     flavor: flavors.Flavor,
     *,
     block_device_info: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The update that makes a VM what another flavor says; it takes nothing away from a disk.
+    keep_grown: bool = False,
+) -> list[dict[str, Any]]:
+    """The updates, in order, that make a VM what another flavor says; no disk loses anything.
 
-    With the old flavor it is the way back, for all but disks that have grown. Nics are
-    nic.differences() of wired().
+    With the old flavor and `keep_grown` they are the way back, for all but disks that have grown.
+    Nics are nic.differences() of wired().
     """
     if wanted.brand != vm.brand:
         raise _no_resize(f"a VM of brand {vm.brand} does not become one of brand {wanted.brand}")
     disks = local(flavor, block_device_info)
-    document = {**_limits(wanted, flavor, disks), **_taken_back(vm, wanted), **_plain(wanted)}
+    update = {**_limits(wanted, flavor, disks), **_taken_back(vm, wanted), **_plain(wanted)}
     if wanted.hvm:
-        return document | _devices(vm, wanted) | _grown(vm, wanted, flavor, disks)
+        grown = _grown(vm, wanted, flavor, disks, keep=keep_grown)
+        room = grown.get("flexible_disk_size", 0)
+        # vmadm changes disks first and gives them room last
+        first = [{"flexible_disk_size": room}] if room > (vm.flexible_disk_size_mib or 0) else []
+        return [*first, update | _devices(vm, wanted) | grown]
     if (disks.ephemerals_gib or wanted.values.get("delegate_dataset")) and not vm.datasets:
         raise _no_resize("a zone that was made without a delegated dataset does not get one")
-    return document | _folders(vm, wanted)
+    # vmadm holds /tmp within the memory that the VM had before, whatever it gets
+    more = update["tmpfs"] > (vm.max_physical_memory_mib or 0)
+    last = [{"tmpfs": update.pop("tmpfs")}] if more else []
+    return [update | _folders(vm, wanted), *last]
 
 
 def untaken(vm: vms.Vm, update: Mapping[str, Any]) -> dict[str, Any]:
-    """What an update wanted and the VM, read anew, does not have: vmadm reports success anyway.
-
-    A second update takes a /tmp that grows beyond the memory which the VM had before.
-    """
+    """What an update wanted and the VM, read anew, does not have: vmadm reports success anyway."""
     arrays = ("add_", "remove_", "set_", "update_")
     return {
         name: value
@@ -307,10 +312,14 @@ def _folders(vm: vms.Vm, wanted: specs.Specs) -> dict[str, Any]:
 
 
 def _devices(vm: vms.Vm, wanted: specs.Specs) -> dict[str, Any]:
-    """The node's devices that the guest has after a resize."""
+    """The node's devices that the guest gets with a resize."""
     present = {each["path"]: each for each in vm.document.get("pci_devices", [])}
     expected = {each["path"]: each for each in _pci_devices(wanted)}
-    return _changed("pci_devices", present, expected)
+    update = _changed("pci_devices", present, expected)
+    if "remove_pci_devices" in update:
+        # vmadm takes no comma in that list, and every path of a device has one
+        raise _no_resize("vmadm does not take devices back")
+    return update
 
 
 def _changed(
@@ -388,7 +397,9 @@ def _disk(wanted: specs.Specs) -> dict[str, Any]:
     return {"model": values.get("disk_model", "virtio"), **given}
 
 
-def _grown(vm: vms.Vm, wanted: specs.Specs, flavor: flavors.Flavor, disks: Local) -> dict[str, Any]:
+def _grown(
+    vm: vms.Vm, wanted: specs.Specs, flavor: flavors.Flavor, disks: Local, *, keep: bool = False
+) -> dict[str, Any]:
     """The disks of an HVM after a resize: vmadm changes them only while it is stopped."""
     present, others = _own_disks(vm)
     sizes = [each * _GIB_IN_MIB for each in (flavor.root_gb, *disks.ephemerals_gib)]
@@ -400,6 +411,8 @@ def _grown(vm: vms.Vm, wanted: specs.Specs, flavor: flavors.Flavor, disks: Local
     total = disks.swap_mib + others
     for disk, size in zip(kept, sizes, strict=True):
         now = math.ceil(disk.size_mib or 0)
+        if keep and size:
+            size = max(size, now)
         if size and size < now:
             raise _no_resize(f"disk {disk.path} would shrink from {now} to {size} MiB")
         if size > now:

@@ -120,7 +120,7 @@ def _list(pattern: str, separator: str, allowed: str) -> Kind:
 _BOOLEAN = Kind("boolean", _truth, words=("true", "false"), allowed="true, false")
 _LIMIT = 2**31 - 1
 _SLOT = r"[0-9]{1,3}:[0-9]{1,2}:[0-7]"
-_PATH = r"/(?:[\w.+-]+/?)+"
+_PATH = r"(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)+"
 # zonecfg reads these between double quotes
 _OPTIONS = _text(r"[ !#-\[\]-~]+", "printable ASCII without double quotes and backslashes")
 _COMPRESSION = _word(
@@ -376,7 +376,7 @@ TABLE = tuple(
             ),
             Property(
                 "pci_devices",
-                _list(rf"/devices/[\w.,@/-]+={_SLOT}", " +",
+                _list(rf"/devices/[A-Za-z0-9_.,@/-]+={_SLOT}", " +",
                       "/devices/PATH=BUS:DEVICE:FUNCTION, with blanks between"), _BHYVE,
                 "Devices of the node that the guest gets, and their slots.", "pci_devices",
             ),

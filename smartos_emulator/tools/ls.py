@@ -5,6 +5,7 @@ import os
 import stat
 
 from smartos_emulator import call as call_module
+from smartos_emulator import zoneroot
 
 
 def main(call: call_module.Call) -> int:
@@ -26,8 +27,9 @@ def main(call: call_module.Call) -> int:
 
 def _describe(call: call_module.Call, path: str) -> int:
     """One file, not what it leads to."""
-    host = call.host_path(path)
     try:
+        # the links on the way are the node's, not this machine's
+        host = zoneroot.Root(call.node.root).host(os.path.join(call.cwd, path), follow=False)
         status = os.lstat(host)
     except OSError as error:
         call.err(f"{path}: {error.strerror}\n")

@@ -335,7 +335,7 @@ def test_twenty_boots_import_once(place: Place, stream: bytes, *, raw: bool) -> 
         made = list(pool.map(boot, range(20), timeout=SECONDS))
     assert len({each.uuid for each in made}) == 1
     assert place.glance.downloads == [wanted]
-    assert [argv for argv in place.carrier.ran if argv[:2] == ("imgadm", "install")].__len__() == 1
+    assert len([argv for argv in place.carrier.ran if argv[:2] == ("imgadm", "install")]) == 1
     place.clean()
 
 
@@ -466,7 +466,7 @@ def test_a_download_that_stands_still(place: Place, stream: bytes) -> None:
         over.set()
 
 
-@pytest.mark.parametrize("data", [b"no stream at all", gzip.compress(b"x"), b"\x1f\x8b\x08broken"])
+@pytest.mark.parametrize("data", [b"no stream", gzip.compress(b"x", mtime=0), b"\x1f\x8b\x08x"])
 def test_what_is_no_zfs_stream(place: Place, data: bytes) -> None:
     refused(place, place.glance.add(data, STREAM), "unacceptable", exception.ImageUnacceptable)
 
@@ -549,32 +549,24 @@ def commands_of_an_import(place: Place, data: bytes, properties: dict[str, str])
 
 
 @pytest.mark.parametrize("raw", [False, True])
-@pytest.mark.parametrize("effect", [False, True])
-def test_killed_at_any_command_of_an_import(
-    place: Place, stream: bytes, *, raw: bool, effect: bool
-) -> None:
+def test_killed_before_any_command_of_an_import(place: Place, stream: bytes, *, raw: bool) -> None:
     """The next process finds nothing, or the whole image; and can go on."""
     properties = {} if raw else STREAM
     steps = commands_of_an_import(place, stream, properties)
     assert steps > (9 if raw else 6)
     for step in range(steps):
         wanted = place.glance.add(stream, properties)
-        left, fired = step, False
+        left = step
 
         def kill(argv: tuple[str, ...]) -> None:
-            nonlocal left, fired
-            if left == 0 or fired:
-                fired = True
+            nonlocal left
+            if left <= 0:
                 raise Killed
             left -= 1
 
-        if effect:
-            place.carrier.after = kill
-        else:
-            place.carrier.before = kill
+        place.carrier.before = kill
         with pytest.raises(Killed):
             place.ensure(wanted)
-        assert fired
         place.restart()
         place.clean()
         place.ensure(wanted)

@@ -3,19 +3,16 @@
 
 import ipaddress
 import itertools
-import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nova import exception
 from nova.network import model
 
-from nova_smartos.smartos import node, vms
+from nova_smartos.smartos import vms
 from nova_smartos.translate import nic
-from tests import emulated
 
 UUID = "11111111-2222-4333-8444-555555555555"
 NETWORK = "9c894843-2536-4551-baaa-d781b84ecd11"

@@ -69,6 +69,13 @@ def test_nobody_listens() -> None:
             qmp.Qmp(carrier).cont(ZONEPATH)
 
 
+def test_nc_that_was_killed_is_no_missing_monitor() -> None:
+    with fake_transport.Transport(Answer(LOOK, SEEN), monitor("", returncode=-9)) as carrier:
+        with pytest.raises(errors.ToolError) as caught:
+            qmp.Qmp(carrier).cont(ZONEPATH)
+    assert not isinstance(caught.value, errors.InvalidState)
+
+
 def test_a_monitor_that_refuses() -> None:
     refusal = '{"error": {"class": "CommandNotFound", "desc": "no"}, "id": 1}\r\n'
     answer = monitor(GREETING + READY + refusal)

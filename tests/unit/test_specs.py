@@ -166,6 +166,7 @@ def test_every_row_is_taken_for_its_brands_and_refused_for_the_others(row: specs
 
 
 @pytest.mark.parametrize("row", specs.TABLE, ids=lambda row: row.name)
+@hypothesis.settings(deadline=None, derandomize=True)
 @hypothesis.given(text=strategies.text() | strategies.sampled_from(["", "-1", "1e3", "٣", "TRUE "]))
 def test_a_value_is_typed_or_refused_by_name(row: specs.Property, text: str) -> None:
     try:
@@ -350,9 +351,7 @@ def test_a_contradiction_is_a_fault_that_names_it(
         ("bhyve", {"hw_video_model": "none"}, "video", "none"),
     ],
 )
-def test_novas_image_properties(
-    brand: str, image: dict[str, str], name: str, value: str
-) -> None:
+def test_novas_image_properties(brand: str, image: dict[str, str], name: str, value: str) -> None:
     assert resolved(_brand(brand), image, "zvol").values[name] == value
 
 
@@ -401,7 +400,8 @@ def test_the_cap_is_percent_of_a_core(vcpus: int, extra: dict[str, str], cap: in
     ],
 )
 def test_a_wrong_cap_or_share_is_a_fault(extra: dict[str, str]) -> None:
-    assert next(iter(extra)) in fault(extra)
+    said = fault(extra)
+    assert any(f"{key}=" in said for key in extra)
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def test_nics() -> None:
 
 def test_properties_that_nova_has_no_name_for_come_from_system_metadata() -> None:
     meta = image_metas.ImageMeta.from_dict({"properties": {"smartos_brand": "lx"}})
-    assert meta.properties.to_dict()["nova_object.data"] == {}
+    assert not meta.properties.obj_what_changed()
     instance = instances.Instance(
         system_metadata={
             "image_smartos_brand": "lx",
@@ -453,6 +453,7 @@ def test_properties_that_nova_has_no_name_for_come_from_system_metadata() -> Non
 def test_what_comes_from_outside_is_not_taken_over() -> None:
     """Neither an unknown key nor its value leads to a value of ours."""
 
+    @hypothesis.settings(deadline=None, derandomize=True)
     @hypothesis.given(
         strategies.dictionaries(strategies.text(), strategies.text(), max_size=4),
         strategies.dictionaries(strategies.text(), strategies.text(), max_size=4),
@@ -509,7 +510,7 @@ def test_without_our_validators_nova_lets_the_namespace_pass(
 
 
 def test_the_documents_are_up_to_date() -> None:
-    """Write them anew with: python -m doc.properties"""
+    """Write them anew with: make gendocs"""
     for path, text in published.files().items():
         assert path.read_text() == text, path
 

@@ -33,7 +33,7 @@ def a_vm(shown: str, brand: str = "joyent") -> vms.Vm:
     return vms.Vm(uuid=UUID, brand=brand, state=shown, zone_state="running")
 
 
-@pytest.mark.parametrize(("shown", "power"), POWER.items())
+@pytest.mark.parametrize(("shown", "power"), [*POWER.items()])
 def test_power(shown: str, power: int) -> None:
     assert state.info(a_vm(shown)).state == power
 
@@ -47,7 +47,7 @@ def test_only_a_vm_that_is_up_can_stand_still() -> None:
     assert state.power(a_vm("stopped", "kvm"), paused=True) == power_state.SHUTDOWN
 
 
-@pytest.mark.parametrize(("old", "new"), itertools.product(POWER, repeat=2))
+@pytest.mark.parametrize(("old", "new"), [*itertools.product(POWER, repeat=2)])
 def test_transition(old: str, new: str) -> None:
     """Nova hears of what goes down and of what comes up again, and of nothing in between."""
     off = {power_state.SHUTDOWN, power_state.CRASHED}

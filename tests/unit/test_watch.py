@@ -225,6 +225,16 @@ def test_an_event_that_is_not_understood_ends_nothing(odd: bytes) -> None:
         assert world.watch.current
 
 
+@pytest.mark.parametrize("end", [b"}\n", b"\xff\n", b"}"])
+def test_no_secret_of_such_an_event_is_logged(end: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with World(a_vm(1)) as world:
+        stream = world.connect()
+        stream.say(b'{"vm": {"internal_metadata": {"root_pw": "hunter2secret"}' + end)
+        stream.say(b"" if not end.endswith(b"\n") else modify(a_vm(1, "stopped")))
+        until(lambda: "vmadm events: " in caplog.text)
+    assert "hunter2" not in caplog.text
+
+
 def test_an_event_of_a_kind_to_come_is_let_pass() -> None:
     with World(a_vm(1)) as world:
         world.connect().say(line("hiccup", uuid(1)), modify(a_vm(1, "stopped")))
@@ -488,6 +498,10 @@ def test_it_stops_while_it_pauses() -> None:
 SPEED = "40"
 
 
+def fault(emulator: emulated.EmulatedNode, *words: str) -> None:
+    emulator.command("fault", str(emulator.directory), *words)
+
+
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[emulated.EmulatedNode]:
     with emulated.EmulatedNode("--speed", SPEED, "--ssh", "127.0.0.1:0") as made:
@@ -518,7 +532,7 @@ def followed(
         made.start()
         until(lambda: made.current)
         yield made
-        emulator.command("fault", "clear", str(emulator.directory))
+        fault(emulator, "clear")
         made.stop()
 
 
@@ -532,7 +546,7 @@ def zone(emulator: emulated.EmulatedNode, followed: watch.Watch) -> Iterator[str
     emulator.tool("vmadm", "create", payload=json.dumps(payload))
     until(lambda: followed.get(name).state == "running")
     yield name
-    emulator.command("fault", "clear", str(emulator.directory))
+    fault(emulator, "clear")
     emulator.tool("vmadm", "delete", name)
 
 
@@ -571,12 +585,11 @@ def test_a_guest_that_reboots_itself(
 def test_a_connection_that_breaks(
     emulator: emulated.EmulatedNode, followed: watch.Watch, zone: str, told: Any
 ) -> None:
-    folder = str(emulator.directory)
-    emulator.command("fault", "add", folder, "lose-before", "vmadm", "--match", "lookup")
+    fault(emulator, "add", "vmadm", "lose-before", "--match", "lookup")
     with pytest.raises(errors.OutcomeUnknown):
         followed._node.vmadm.lookup()
     until(lambda: not followed.current)
-    emulator.command("fault", "clear", folder)
+    fault(emulator, "clear")
     emulator.tool("zlogin", zone, "shutdown", "-y", "-g", "0", "-i", "5")
     assert transition(told, zone, 1)
     until(lambda: followed.current)
@@ -586,13 +599,12 @@ def test_a_connection_that_breaks(
 def test_vminfod_goes_and_comes_back(
     emulator: emulated.EmulatedNode, followed: watch.Watch, zone: str, told: Any
 ) -> None:
-    folder = str(emulator.directory)
-    emulator.command("fault", "vminfod", folder, "down")
+    fault(emulator, "vminfod", "down")
     until(lambda: not followed.current)
     with pytest.raises(errors.ToolError):
         followed.vms()
     with pytest.raises(errors.ToolError):
         followed.get(zone, fresh=True)
-    emulator.command("fault", "vminfod", folder, "up")
+    fault(emulator, "vminfod", "up")
     until(lambda: followed.current)
     assert followed.get(zone).state == "running"

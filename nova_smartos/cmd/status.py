@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: Apache-2.0
+"""smartos-status upgrade check: what is wrong before nova-compute starts, and what to do about it.
+
+It reads nova-compute's own configuration (--config-file), asks the node and Placement, and changes
+nothing. The exit status is that of all OpenStack's status commands: 0 all is well, 1 something to
+look at, 2 something to mend, 255 the command itself failed.
+"""
+
+import functools
+import importlib
+import os
+import pathlib
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from oslo_config import cfg
+from oslo_upgradecheck import upgradecheck
+
+from nova_smartos import conf as smartos_conf
+from nova_smartos.smartos import errors, node, sysinfo
+
+DRIVER = "smartos.SmartOSDriver"
+#: Releases of Nova that the driver is tested with.
+RELEASES = (34,)
+SERVICES = {
+    "svc:/system/smartdc/metadata:default": "guests get no metadata",
+    "svc:/system/smartdc/vmadmd:default": "VMs with hardware virtualization do not start",
+    "svc:/system/smartdc/vminfod:default": "vmadm does not work",
+}
+#: Of a pool: ZFS gets slow long before it is full.
+FULL_PERCENT = 90
+# Turns Nova's use of eventlet off and on; this command itself runs without.
+_THREADS = "OS_NOVA_DISABLE_EVENTLET_PATCHING"
+
+Code = upgradecheck.Code
+Problems = Iterator[tuple[Code, str]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    threads = os.environ.get(_THREADS)
+    os.environ[_THREADS] = "true"
+    try:
+        from nova import monkey_patch
+
+        # what it would read by itself are options of other commands
+        monkey_patch.patch()
+        import nova.conf
+        import nova.virt.driver
+    except ImportError:
+        print(_broken_nova(traceback.format_exc(limit=-1)), file=sys.stderr)
+        return int(Code.FAILURE)
+    smartos_conf.register(nova.conf.CONF)
+    with Checks(nova.conf.CONF, threads) as checks:
+        return int(upgradecheck.main(nova.conf.CONF, "nova", checks, arguments))
+
+
+def _broken_nova(reason: str) -> str:
+    return (
+        "Nova cannot be imported, so that nothing was checked.\n"
+        "If it is installed as editable (pip install -e), it hides itself behind the folder "
+        "nova/virt/smartos that this driver brings: install Nova as a wheel (pip install nova, or "
+        f"pip install PATH without -e).\n{reason}"
+    )
+
+
+def _check(find: Callable[["Checks"], Problems]) -> Callable[["Checks"], upgradecheck.Result]:
+    """A check of the problems that `find` names; none is success, an error of the node is one."""
+
+    @functools.wraps(find)
+    def check(self: "Checks") -> upgradecheck.Result:
+        try:
+            found = list(find(self))
+        except Unreachable:
+            found = [(Code.WARNING, "Not checked, since the node cannot be asked.")]
+        except errors.SmartOSError as error:
+            found = [(Code.FAILURE, f"The node cannot answer: {error}")]
+        if not found:
+            return upgradecheck.Result(Code.SUCCESS)
+        worst = max(code for code, _ in found)
+        return upgradecheck.Result(worst, "\n".join(text for _, text in found))
+
+    return check
+
+
+class Unreachable(Exception):
+    """The node could not be asked; the check of the connection says why."""
+
+
+class Checks(upgradecheck.UpgradeCommands):
+    """The checks, in the order in which one thing needs the other."""
+
+    display_title = "SmartOS node"
+
+    def __init__(self, conf: cfg.ConfigOpts, threads: str | None) -> None:
+        self._conf = conf
+        self._threads = threads
+        self._node: node.Node | None = None
+
+    def __enter__(self) -> "Checks":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._node is not None:
+            self._node.close()
+
+    # what is on this machine
+
+    @_check
+    def _nova(self) -> Problems:
+        if self._conf.compute_driver != DRIVER:
+            yield (
+                Code.FAILURE,
+                f"[DEFAULT]compute_driver is {self._conf.compute_driver}: set it to {DRIVER}.",
+            )
+        try:
+            importlib.import_module(f"nova.virt.{DRIVER.partition('.')[0]}")
+        except ImportError as error:
+            yield (
+                Code.FAILURE,
+                f"Nova cannot load the driver ({error}): install nova-smartos into the Python "
+                f"environment of nova-compute ({sys.prefix}).",
+            )
+        from nova import version
+
+        release = version.version_string()
+        if int(release.partition(".")[0]) not in RELEASES:
+            tested = ", ".join(map(str, RELEASES))
+            yield Code.WARNING, f"Nova is {release}; the driver is tested with {tested}."
+        if self._uses_eventlet():
+            yield (
+                Code.WARNING,
+                "nova-compute is told to use eventlet, which Nova is about to drop: unset "
+                f"[DEFAULT]concurrency_backend and {_THREADS} in its environment.",
+            )
+
+    def _uses_eventlet(self) -> bool:
+        if self._threads:
+            return self._threads.lower() not in ("1", "true", "yes")
+        return bool(self._conf.concurrency_backend == "eventlet")
+
+    @_check
+    def _configuration(self) -> Problems:
+        options = self._conf[smartos_conf.GROUP]
+        if not options.physical_networks:
+            yield (
+                Code.WARNING,
+                "[smartos]physical_networks is empty: every launch with a port is refused unless "
+                "the port's binding names a nic tag. Name the node's nic tags, as in "
+                "physnet1:external, or *:external for ports of no physical network.",
+            )
+        if not options.trusted_image_owners:
+            yield (
+                Code.WARNING,
+                "[smartos]trusted_image_owners is empty: images for zones are refused. Name the "
+                "projects whose ZFS streams the node's kernel may read.",
+            )
+        elif "*" in options.trusted_image_owners:
+            yield (
+                Code.WARNING,
+                "[smartos]trusted_image_owners is *: whoever may upload an image can hand the "
+                "node's kernel a crafted ZFS stream. Name projects, unless all are trusted.",
+            )
+        if not self._conf.vif_plugging_is_fatal or not self._conf.vif_plugging_timeout:
+            yield (
+                Code.WARNING,
+                "vif_plugging_is_fatal and vif_plugging_timeout are not Nova's defaults: servers "
+                "become ACTIVE before Neutron has wired their ports.",
+            )
+        if shutil.which(self._conf.mkisofs_cmd) is None:
+            yield (
+                Code.WARNING,
+                f"The program {self._conf.mkisofs_cmd} ([DEFAULT]mkisofs_cmd) is not there: "
+                "servers with a config drive fail. Install genisoimage, or name another.",
+            )
+        yield from _state_path(pathlib.Path(self._conf.state_path))
+
+    # the way to the node
+
+    @_check
+    def _connection(self) -> Problems:
+        try:
+            self._node = smartos_conf.connect(self._conf)
+        except cfg.RequiredOptError:
+            yield (
+                Code.FAILURE,
+                "[smartos]connection is ssh: set node_address to the node's address.",
+            )
+            return
+        try:
+            self._node.sysinfo.get()
+        except errors.SmartOSError as error:
+            self._node.close()
+            self._node = None
+            yield Code.FAILURE, f"{error}. {_remedy(self._conf[smartos_conf.GROUP], error)}"
+
+    @property
+    def _gz(self) -> node.Node:
+        if self._node is None:
+            raise Unreachable
+        return self._node
+
+    @functools.cached_property
+    def _info(self) -> sysinfo.Info:
+        return self._gz.sysinfo.get()
+
+    @_check
+    def _tools(self) -> Problems:
+        gz = self._gz
+        questions: tuple[Callable[[], object], ...] = (
+            gz.dladm.show_phys,
+            gz.fwadm.list,
+            gz.imgadm.list,
+            gz.isainfo.features,
+            functools.partial(gz.kstat.read, class_="misc"),
+            gz.nictagadm.list,
+            gz.svcs.list,
+            gz.vmadm.lookup,
+            gz.zfs.list,
+            gz.zpool.list,
+        )
+        for question in questions:
+            try:
+                question()
+            except errors.SmartOSError as error:
+                yield (
+                    Code.FAILURE,
+                    f"{error}. The driver needs this tool: look into the forced command, the RBAC "
+                    "profile or [smartos]tool_path.",
+                )
+
+    # the node
+
+    @_check
+    def _host(self) -> Problems:
+        info = self._info
+        if info.hostname in ("", "localhost", "unknown"):
+            yield (
+                Code.FAILURE,
+                f"The node calls itself {info.hostname!r}: nodes need names of their own. Write "
+                "hostname=NAME into /usbkey/config and boot.",
+            )
+        if info.zpool is None:
+            yield (
+                Code.FAILURE,
+                "The node has no pool for VMs: it was never set up, or its pool is not imported.",
+            )
+        if info.cpu_virtualization in (None, "none"):
+            yield (
+                Code.WARNING,
+                "The processors' virtualization is missing, or off in the firmware: only zones "
+                "can be launched.",
+            )
+
+    @_check
+    def _pool(self) -> Problems:
+        pool = self._info.zpool
+        for found in self._gz.zpool.list(*([pool] if pool else [])):
+            if found.name == pool and not found.healthy:
+                code = Code.WARNING if found.health == "DEGRADED" else Code.FAILURE
+                yield code, f"The pool {pool} is {found.health}: see zpool status -x on the node."
+            if found.name == pool and (found.capacity_percent or 0) >= FULL_PERCENT:
+                yield (
+                    Code.WARNING,
+                    f"The pool {pool} is {found.capacity_percent} % full, where ZFS gets slow: "
+                    "delete images and snapshots that nobody needs, or add disks.",
+                )
+
+    @_check
+    def _services(self) -> Problems:
+        states = {found.fmri: found.state for found in self._gz.svcs.list()}
+        for fmri, effect in SERVICES.items():
+            state = states.get(fmri, "missing")
+            if state != "online":
+                yield (
+                    Code.FAILURE,
+                    f"{fmri} is {state}, so {effect}: see svcs -xv {fmri} on the node, then "
+                    f"svcadm {'clear' if state == 'maintenance' else 'enable'} {fmri}.",
+                )
+
+    @_check
+    def _identity(self) -> Problems:
+        from nova import exception
+        from nova.virt import node as nova_node
+
+        info = self._info
+        try:
+            known = nova_node.read_local_node_uuid()
+        except exception.InvalidNodeConfiguration as error:
+            yield Code.FAILURE, f"{error} Make it the node's own, {info.uuid}."
+            return
+        if known not in (None, info.uuid):
+            yield (
+                Code.FAILURE,
+                f"The file compute_id says {known}, and the node {info.hostname} is {info.uuid}: "
+                "nova-compute will not start. If the address is wrong, correct it; if several "
+                "nova-compute run here, give each its own host and state_path; if the node was "
+                "replaced, follow 'A node was replaced' in the operator's guide.",
+            )
+
+    @_check
+    def _networks(self) -> Problems:
+        known = {tag.name for tag in self._gz.nictagadm.list()}
+        wanted = self._conf[smartos_conf.GROUP].physical_networks
+        for network, tag in sorted(wanted.items()):
+            if tag not in known:
+                yield (
+                    Code.FAILURE,
+                    f"[smartos]physical_networks gives {network} the nic tag {tag}, which the "
+                    f"node does not have (it has {', '.join(sorted(known))}): correct it, or run "
+                    f"nictagadm add {tag} MAC on the node.",
+                )
+        for name, link in sorted(self._info.network_interfaces.items()):
+            used = sorted(set(link.nic_tags) & set(wanted.values()))
+            if used and link.status == "down":
+                yield Code.WARNING, f"The link {name} is down, which carries {', '.join(used)}."
+
+    @_check
+    def _images(self) -> Problems:
+        pool = self._info.zpool
+        if pool is None:
+            return
+        images = [image for image in self._gz.imgadm.list() if image.zpool == pool]
+        kinds = ("filesystem", "volume", "snapshot")
+        names = {row.name for row in self._gz.zfs.list(pool, types=kinds, depth=2)}
+        for image in images:
+            uuid = image.manifest.uuid
+            if f"{pool}/{uuid}@final" not in names:
+                yield (
+                    Code.FAILURE,
+                    f"The image {uuid} ({image.manifest.name}) has lost its snapshot @final, and "
+                    f"no VM can be made of it: run imgadm delete {uuid} on the node, and the next "
+                    "launch brings it again.",
+                )
+        for name in sorted(names):
+            if name.endswith("-partial"):
+                yield (
+                    Code.WARNING,
+                    f"{name} is what a broken import has left: if no import is running, remove it "
+                    f"by zfs destroy -r {name} on the node.",
+                )
+
+    # the cloud
+
+    @_check
+    def _inventory(self) -> Problems:
+        from nova_smartos.operations import host
+
+        gz = self._gz
+        if self._info.zpool is None:
+            return
+        found = host.Host(gz, lambda: {vm.uuid: vm for vm in gz.vmadm.lookup()}, frozenset)
+        for name, each in found.inventory({}).items():
+            if each["reserved"] >= each["total"]:
+                yield (
+                    Code.FAILURE,
+                    f"All {each['total']} of {name} are reserved, so that nothing fits on the "
+                    "node: lower [DEFAULT]reserved_host_*, or look what takes it there (images, "
+                    "VMs that are not Nova's).",
+                )
+
+    @_check
+    def _placement(self) -> Problems:
+        from keystoneauth1 import exceptions as ks_exceptions
+        from nova import utils
+
+        info = self._info
+        try:
+            client = utils.get_ksa_adapter("placement")
+            query = {"name": info.hostname}
+            answer = client.get("/resource_providers", params=query, raise_exc=True)
+        except ks_exceptions.ClientException as error:
+            yield (
+                Code.WARNING,
+                f"Placement cannot be asked whether another node is named {info.hostname}: "
+                f"{error}. See [placement] in the configuration.",
+            )
+            return
+        yield from _namesakes(info, answer.json())
+
+    _upgrade_checks = (
+        ("Nova", _nova),
+        ("Configuration", _configuration),
+        ("Connection", _connection),
+        ("Tools", _tools),
+        ("Node", _host),
+        ("Pool", _pool),
+        ("Services", _services),
+        ("Identity", _identity),
+        ("Networks", _networks),
+        ("Images", _images),
+        ("Inventory", _inventory),
+        ("Placement", _placement),
+    )
+
+
+def _namesakes(info: sysinfo.Info, answer: Mapping[str, Any]) -> Problems:
+    for provider in answer["resource_providers"]:
+        if provider["uuid"] != info.uuid:
+            yield (
+                Code.FAILURE,
+                f"Placement knows another node named {info.hostname}, {provider['uuid']}, and "
+                "takes each name once: nova-compute would start, but nothing would be placed on "
+                "its node. Give this node a name of its own (hostname in /usbkey/config) before "
+                "its first start, or remove the other's record if it is gone for good.",
+            )
+
+
+def _remedy(options: Any, error: errors.SmartOSError) -> str:
+    if options.connection == "local":
+        return (
+            "With connection = local nova-compute runs in the node's global zone; elsewhere set "
+            "connection = ssh."
+        )
+    if isinstance(error, errors.NotStarted) and not error.retryable:
+        return "See 'Access by SSH' in the operator's guide."
+    return (
+        f"Look whether the node is up and its SSH server answers at {options.node_address} port "
+        f"{options.node_port}."
+    )
+
+
+def _state_path(path: pathlib.Path) -> Problems:
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        yield (
+            Code.FAILURE,
+            f"[DEFAULT]state_path is {path}, where nova-compute keeps the node's identity, and "
+            "this user cannot write there: run this as nova-compute's user, or mend it.",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

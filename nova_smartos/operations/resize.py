@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resize on the same node: the VM stays where and what it is, and has what its new flavor says.
+
+Zones go on running. A virtual machine is down while it changes. No disk ever shrinks: a revert takes
+back everything but disks that have grown, since only the guest knows what it keeps at their end.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nova import context as nova_context
+from nova import exception
+from nova.network import model
+from nova.objects import flavor as flavors
+from nova.objects import instance as instances
+from nova.objects import migration as migrations
+from nova.virt import driver
+from oslo_log import log
+
+from nova_smartos.operations import watch
+from nova_smartos.smartos import errors, node, vms
+from nova_smartos.translate import errors as faults
+from nova_smartos.translate import identity, nic, payload, specs
+
+LOG = log.getLogger(__name__)
+
+
+def begin(
+    known: watch.Watch,
+    context: nova_context.RequestContext,
+    instance: instances.Instance,
+    flavor: flavors.Flavor,
+    block_device_info: Mapping[str, Any] | None,
+    *,
+    stop: Callable[[], None],
+) -> None:
+    """Refuse what cannot be before anything has changed; then bring a virtual machine down."""
+    try:
+        with faults.translated(instance.uuid):
+            if not in_place(context, instance):
+                raise exception.MigrationPreCheckError(
+                    reason="a VM cannot move to another SmartOS node yet; with "
+                    "allow_resize_to_same_host it can be resized where it is"
+                )
+            vm = known.get(instance.uuid, fresh=True)
+            wanted = _wanted(vm, instance, flavor)
+            payload.resized(vm, wanted, flavor, block_device_info=_listed(block_device_info))
+    except exception.NovaException as error:
+        # as Nova wants it from those who have done nothing yet: the instance is as it was
+        raise exception.InstanceFaultRollback(error) from error
+    if vm.hvm:
+        stop()
+
+
+def change(
+    gz: node.Node,
+    known: watch.Watch,
+    instance: instances.Instance,
+    flavor: flavors.Flavor,
+    *,
+    network_info: model.NetworkInfo,
+    block_device_info: Mapping[str, Any] | None,
+    nic_tags: Mapping[str, str],
+    stop: Callable[[], None],
+    keep_grown: bool = False,
+) -> vms.Vm:
+    """Give the VM what a flavor says; disks that are larger stay so, if that is wanted."""
+    vm = known.get(instance.uuid, fresh=True)
+    if vm.hvm and vm.state != vms.State.STOPPED:
+        stop()
+    wanted = _wanted(vm, instance, flavor)
+    network = nic.network(
+        network_info, brand=vm.brand, model=wanted.values.get("nic_model"), nic_tags=nic_tags
+    )
+
+    def update_all(vm: vms.Vm) -> vms.Vm:
+        updates = payload.resized(
+            vm,
+            wanted,
+            flavor,
+            block_device_info=_listed(block_device_info),
+            keep_grown=keep_grown,
+        )
+        # together with the disks, for it tells which of them is swap
+        updates[-1 if vm.hvm else 0]["set_internal_metadata"] = identity.mark(instance, flavor)
+        nics = nic.differences(vm, payload.wired(wanted, network))
+        for update in [*updates, *([nics] if nics else [])]:
+            gz.vmadm.update(vm.uuid, update)
+        now = known.get(vm.uuid, fresh=True)
+        missing = [name for update in updates for name in payload.untaken(now, update)]
+        if missing:
+            raise errors.OutputError(f"vmadm update has not taken {', '.join(sorted(missing))}")
+        return now
+
+    with known.changing(vm.uuid):
+        try:
+            return update_all(vm)
+        except errors.OutcomeUnknown as error:
+            # vmadm lets one update wait for another; whatever the first did need not be done again
+            LOG.warning("VM %s: %s; once more", vm.uuid, error)
+            return update_all(known.get(vm.uuid, fresh=True))
+
+
+def finish(
+    gz: node.Node,
+    known: watch.Watch,
+    instance: instances.Instance,
+    *,
+    network_info: model.NetworkInfo,
+    block_device_info: Mapping[str, Any] | None,
+    nic_tags: Mapping[str, str],
+    stop: Callable[[], None],
+) -> vms.Vm:
+    """Give the VM what its new flavor says; when that fails, what the old one said."""
+    change_to = functools.partial(
+        change,
+        gz,
+        known,
+        instance,
+        network_info=network_info,
+        block_device_info=block_device_info,
+        nic_tags=nic_tags,
+        stop=stop,
+    )
+    try:
+        return change_to(instance.flavor)
+    except (errors.SmartOSError, exception.NovaException):
+        try:
+            change_to(instance.old_flavor, keep_grown=True)
+        except (errors.SmartOSError, exception.NovaException):
+            # it must not hide why there is something to undo
+            LOG.exception("The VM has neither flavor whole", instance=instance)
+        raise
+
+
+def in_place(context: nova_context.RequestContext, instance: instances.Instance) -> bool:
+    """Whether the migration that is under way leads back to the host that it comes from."""
+    moves = instance.migration_context
+    if moves is None:
+        return False
+    migration = migrations.Migration.get_by_id_and_instance(
+        context, moves.migration_id, instance.uuid
+    )
+    return bool(migration.source_compute == migration.dest_compute)
+
+
+def _listed(block_device_info: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Nova's list of disks, unless there is only what a flavor itself has.
+
+    Nova does not bring the size in its list in line with the new flavor.
+    """
+    if len(driver.block_device_info_get_ephemerals(block_device_info) or []) < 2:
+        return None
+    return block_device_info
+
+
+def _wanted(vm: vms.Vm, instance: instances.Instance, flavor: flavors.Flavor) -> specs.Specs:
+    properties = specs.image_properties(instance)
+    return specs.resolve(flavor, instance.image_meta, properties, _type(vm))
+
+
+def _type(vm: vms.Vm) -> str:
+    """What kind of image the VM was made of, which is there even when Glance's is gone."""
+    if vm.hvm:
+        return "zvol"
+    return "lx-dataset" if vm.brand == "lx" else "zone-dataset"

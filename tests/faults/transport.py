@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A transport that notes the commands it carries, and spoils one of them."""
+
+import contextlib
+import dataclasses
+import enum
+import io
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from nova_smartos.smartos import errors, transport
+
+#: In every message of ours, so that a case can tell whether the first error is the one shown.
+MARK = "injected fault"
+
+_OPERAND = re.compile(r"^(?:-|[0-9a-f]{8}-|.*[/=@{])")
+
+
+class Kind(enum.StrEnum):
+    """What happens to a command."""
+
+    FAILS = "fails"
+    FAILS_AFTER = "fails after its effect"
+    HANGS = "hangs"
+    HANGS_AFTER = "hangs after its effect"
+    REFUSED = "connection refused"
+    CUT_INPUT = "connection cut in its input"
+    CUT_OUTPUT = "connection cut in its output"
+    STATUS_LOST = "exit status lost"
+    DIES = "killed by a signal"
+    DIES_AFTER = "killed by a signal after its effect"
+    GARBAGE = "garbage and exit status 0"
+    KILLED = "nova-compute killed before"
+    KILLED_AFTER = "nova-compute killed after"
+    REBOOT = "node reboots before"
+    REBOOT_AFTER = "node reboots after"
+    FULL = "pool full"
+
+
+KILLS = frozenset({Kind.KILLED, Kind.KILLED_AFTER})
+REBOOTS = frozenset({Kind.REBOOT, Kind.REBOOT_AFTER})
+#: Of these the command itself has nothing to say.
+MUTE = frozenset({Kind.GARBAGE, Kind.DIES, Kind.DIES_AFTER, Kind.FULL})
+
+
+class Killed(BaseException):
+    """nova-compute ends here: nothing may catch this."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Step:
+    """The n-th command of its kind in an operation."""
+
+    command: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.command} #{self.number}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Which command is spoilt, and how."""
+
+    step: Step
+    kind: Kind
+
+
+def named(argv: tuple[str, ...]) -> str:
+    """A command without its operands: `vmadm create`, `zfs list`, `dd`."""
+    words = [argv[0]]
+    for word in argv[1:]:
+        if _OPERAND.match(word) or len(words) == 2:
+            break
+        words.append(word)
+    return " ".join(words)
+
+
+class Faulty:
+    """Carries the commands of the thread that operates, and those of others unharmed.
+
+    `act` holds what the node itself does: "reboot" and "full".
+    """
+
+    def __init__(self, inner: transport.Transport, act: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._act = act
+        self._thread: int | None = None
+        self._counts: Counter[str] = Counter()
+        self._dead = False
+        self.steps: list[Step] = []
+        self.has_input: dict[Step, bool] = {}
+        self.faults: list[Fault] = []
+        self.fired: list[Fault] = []
+
+    @contextlib.contextmanager
+    def operating(self, *faults: Fault) -> Iterator[None]:
+        """What this thread does now is an operation, with these faults in it."""
+        self.faults, self.fired = [*faults], []
+        self.steps, self.has_input, self._counts = [], {}, Counter()
+        self._thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._thread = None
+
+    def run(self, command: transport.Command) -> transport.Result:
+        """Run to the end, spoilt or not."""
+        with self._spoiling(command, bool(command.stdin)) as kind:
+            if kind is None:
+                return self._inner.run(command)
+            try:
+                return self._spoilt(command, kind)
+            except _Over as over:
+                return over.result
+
+    @contextlib.contextmanager
+    def stream(self, command: transport.Command) -> Iterator[Any]:
+        """Start a command, spoilt or not."""
+        with self._spoiling(command, command.argv[0] == "dd") as kind:
+            with contextlib.ExitStack() as stack:
+                yield self._streamed(stack, command, kind)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    @contextlib.contextmanager
+    def _spoiling(self, command: transport.Command, has_input: bool) -> Iterator[Kind | None]:
+        if self._dead:
+            raise Killed
+        yield self._taken(command, has_input)
+
+    def _taken(self, command: transport.Command, has_input: bool) -> Kind | None:
+        if threading.get_ident() != self._thread:
+            return None
+        name = named(command.argv)
+        self._counts[name] += 1
+        step = Step(name, self._counts[name])
+        self.steps.append(step)
+        self.has_input[step] = has_input
+        for fault in self.faults:
+            if fault.step == step:
+                self.faults.remove(fault)
+                self.fired.append(fault)
+                return fault.kind
+        return None
+
+    def _spoilt(self, command: transport.Command, kind: Kind) -> transport.Result:
+        self._before(command, kind)
+        if kind is Kind.CUT_INPUT:
+            half = dataclasses.replace(command, stdin=command.stdin[: len(command.stdin) // 2])
+            self._inner.run(half)
+            raise _unknown(command, "the connection broke while it read")
+        result = self._inner.run(command)
+        return self._after(command, kind, result)
+
+    def _before(self, command: transport.Command, kind: Kind) -> None:
+        """All that keeps a command from running; returns when it is to run."""
+        if kind is Kind.FAILS:
+            raise _Over(_failed(command))
+        if kind is Kind.DIES:
+            raise _Over(transport.Result(command.argv, -9))
+        if kind is Kind.HANGS:
+            raise _unknown(command, "timed out")
+        if kind is Kind.REFUSED:
+            raise errors.NotStarted(f"{MARK}: connection refused", argv=command.argv)
+        if kind is Kind.KILLED:
+            self._die()
+        if kind is Kind.REBOOT:
+            self._act("reboot")
+            raise _unknown(command, "the connection was lost")
+        if kind is Kind.FULL:
+            self._act("full")
+
+    def _after(
+        self, command: transport.Command, kind: Kind, result: transport.Result
+    ) -> transport.Result:
+        if kind is Kind.FAILS_AFTER:
+            return _failed(command)
+        if kind is Kind.DIES_AFTER:
+            return transport.Result(command.argv, -9)
+        if kind in (Kind.HANGS_AFTER, Kind.STATUS_LOST, Kind.CUT_OUTPUT):
+            raise _unknown(command, kind.value)
+        if kind is Kind.GARBAGE:
+            return transport.Result(command.argv, 0, '\x00{"gar', "bage\x1b[2J")
+        if kind is Kind.KILLED_AFTER:
+            self._die()
+        if kind is Kind.REBOOT_AFTER:
+            self._act("reboot")
+            raise _unknown(command, "the connection was lost")
+        return result
+
+    def _streamed(
+        self, stack: contextlib.ExitStack, command: transport.Command, kind: Kind | None
+    ) -> Any:
+        if kind is None:
+            return stack.enter_context(self._inner.stream(command))
+        try:
+            self._before(command, kind)
+        except _Over as over:
+            return _Ended(over.result)
+        process = stack.enter_context(self._inner.stream(command))
+        return _Spoilt(process, command, kind, self._after)
+
+    def _die(self) -> None:
+        self._dead = True
+        raise Killed
+
+
+class _Over(Exception):
+    """The command is over before it ran."""
+
+    def __init__(self, result: transport.Result) -> None:
+        super().__init__()
+        self.result = result
+
+
+class _Ended:
+    """A streamed command that is over already."""
+
+    def __init__(self, result: transport.Result) -> None:
+        self._result = result
+        self.stdin = io.BytesIO()
+        self.stdout = io.BytesIO()
+
+    def close_stdin(self) -> None:
+        """Nobody reads it."""
+
+    def kill(self) -> None:
+        """It is over."""
+
+    def wait(self) -> transport.Result:
+        return self._result
+
+
+class _Spoilt:
+    """A streamed command that goes wrong in the middle, or at its end."""
+
+    def __init__(
+        self, process: transport.Process, command: transport.Command, kind: Kind, after: Any
+    ) -> None:
+        self._process = process
+        self._command = command
+        self._kind = kind
+        self._after = after
+        cut_input = kind is Kind.CUT_INPUT
+        self.stdin: Any = _Cut(process.stdin, self._break) if cut_input else process.stdin
+        cut_output = kind is Kind.CUT_OUTPUT
+        self.stdout: Any = _Cut(process.stdout, self._break) if cut_output else process.stdout
+
+    def _break(self) -> None:
+        self._process.kill()
+        raise _unknown(self._command, self._kind.value)
+
+    def close_stdin(self) -> None:
+        self._process.close_stdin()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> transport.Result:
+        result: transport.Result = self._after(self._command, self._kind, self._process.wait())
+        return result
+
+
+class _Cut:
+    """A stream that carries one piece."""
+
+    def __init__(self, stream: BinaryIO, end: Callable[[], None]) -> None:
+        self._stream = stream
+        self._end = end
+        self._pieces = 0
+
+    def write(self, data: Any) -> int:
+        self._pieces += 1
+        if self._pieces > 1:
+            self._end()
+        return self._stream.write(bytes(data)[: max(1, len(data) // 2)]) and len(data)
+
+    def read(self, size: int = -1) -> bytes:
+        self._pieces += 1
+        if self._pieces > 1:
+            self._end()
+        return self._stream.read(min(size, 1024) if size > 0 else 1024)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _failed(command: transport.Command) -> transport.Result:
+    return transport.Result(command.argv, 1, "", f"{MARK}: {command.argv[0]} failed\n")
+
+
+def _unknown(command: transport.Command, how: str) -> errors.OutcomeUnknown:
+    return errors.OutcomeUnknown(f"{MARK}: {how}", argv=command.argv)

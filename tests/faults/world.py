@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One emulated node, Nova's database, and a driver whose commands can be spoilt."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import json
+import pathlib
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import fixtures
+
+from tests import emulated, openstack
+from tests.faults import transport as faulty
+from tests.functional import cloud, images
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import nova.test
+    from nova import context as nova_context
+    from nova import objects
+    from nova.compute import vm_states
+    from nova.network import model
+    from nova.objects import instance_info_cache
+    from nova.virt import fake, node as nova_node
+    from oslo_utils import timeutils
+
+from nova_smartos import conf as smartos_conf
+from nova_smartos import driver as driver_module
+from nova_smartos.operations import build, interface, reconcile
+from nova_smartos.smartos import node as node_module
+from nova_smartos.smartos import transport
+from smartos_emulator import cli
+
+QUIET = openstack.QUIET
+HOST = "compute1"
+PROJECT = "1" * 32
+#: How long the driver waits for what a lost command may still do: emulated ones are quick.
+LOST_SECONDS = 0.3
+
+# what boots and reboots of the node change of a VM by themselves
+_RESTLESS = frozenset(
+    "boot_timestamp exit_status exit_timestamp init_restarts pid snapshots transition_expire"
+    " transition_to zoneid last_modified state zone_state".split()
+)
+
+
+class _Scaffold(nova.test.TestCase):
+    """Nova's database and configuration for as long as the world is; runs no test itself."""
+
+    STUB_COMPUTE_ID = False
+
+    def runTest(self) -> None:
+        """Nothing; a TestCase must have it."""
+
+
+@dataclasses.dataclass
+class Server:
+    """An instance, and what Nova passes along with it."""
+
+    instance: Any
+    image: Any
+    network: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """All that is on the node, and the VMs that are not Nova's in full."""
+
+    vms: frozenset[str]
+    datasets: frozenset[str]
+    images: frozenset[str]
+    files: frozenset[str]
+    foreign: Mapping[str, Any]
+
+
+class World(fixtures.Fixture):
+    """Everything that a case needs; `driver` is the present one's."""
+
+    def _setUp(self) -> None:
+        self._numbers = itertools.count(10)
+        self.scaffold = _Scaffold()
+        self.addCleanup(self._down)
+        self.scaffold.setUp()
+        self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.node = self.useFixture(
+            emulated.EmulatedNode("--speed", cloud.SPEED, "--nic-tag", "external")
+        )
+        self._configure()
+        self.glance = self.scaffold.useFixture(images.Glance(self.scaffold))
+        self.context = nova_context.get_admin_context()
+        self.gz = node_module.Node.local(tool_path=self.node.tools)
+        self.addCleanup(self.gz.close)
+        self.transport: faulty.Faulty
+        self.driver: Any = None
+        self._images: dict[str, str] = {}
+        self._bytes: dict[str, tuple[dict[str, str], bytes]] = {}
+        self._make_strangers()
+        self.start()
+        self.addCleanup(self.stop)
+
+    def _configure(self) -> None:
+        nova_node.LOCAL_NODE_UUID = None
+        smartos_conf.register(cloud.CONF)
+        state = self.folder / "state"
+        state.mkdir()
+        self.scaffold.flags(host=HOST, state_path=str(state))
+        self.scaffold.flags(vif_plugging_timeout=5)
+        options = {**cloud.connection(self.node), "trusted_image_owners": ["*"]}
+        options["physical_networks"] = {"*": "external"}
+        for name, value in options.items():
+            cloud.CONF.set_override(name, value, smartos_conf.GROUP)
+        self.scaffold.stub_out("nova_smartos.conf.connect", self._connect)
+        for name in ("APPEAR_SECONDS",):
+            self.useFixture(fixtures.MonkeyPatch(f"{build.__name__}.{name}", LOST_SECONDS))
+        self.useFixture(
+            fixtures.MonkeyPatch(f"{interface.__name__}.SETTLE_SECONDS", LOST_SECONDS)
+        )
+
+    def _connect(self, conf: Any) -> node_module.Node:
+        self.transport = faulty.Faulty(
+            transport.Local(tool_path=self.node.tools), self.act_on_node
+        )
+        return node_module.Node(self.transport)
+
+    def _down(self) -> None:
+        self.scaffold.tearDown()
+        assert self.scaffold.doCleanups() is not False
+
+    # the node
+
+    def act_on_node(self, what: str) -> None:
+        """Do to the node what no tool of its own does."""
+        words = {
+            "reboot": ["reboot", str(self.node.directory)],
+            "full": ["fault", "disk", str(self.node.directory), "zones", "full"],
+            "free": ["fault", "disk", str(self.node.directory), "zones", "free"],
+        }[what]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(_Fine):
+            try:
+                cli.main(words)
+            except SystemExit as end:
+                assert not end.code, end.code
+                raise _Fine from None
+
+    def _make_strangers(self) -> None:
+        """VMs that are none of this Nova's: an operator's, and another nova-compute's."""
+        uuid = self.node.image("zone")
+        mark = {"version": 1, "host": "compute2", "name": "other", "flavor": {}}
+        mark |= {key: "" for key in ("display_name", "project_id", "user_id", "image_ref")}
+        for alias, internal in (
+            ("operators", {}),
+            ("others", {"nova:instance": json.dumps({**mark, "created_at": ""})}),
+        ):
+            document = {
+                "brand": "joyent",
+                "alias": alias,
+                "image_uuid": uuid,
+                "max_physical_memory": 128,
+                "quota": 5,
+                "internal_metadata": internal,
+            }
+            self.node.tool("vmadm", "create", payload=json.dumps(document))
+
+    def observed(self) -> reconcile.Observed:
+        """The node as it is, seen past the faults."""
+        return reconcile.observed(self.gz)
+
+    def picture(self, seen: reconcile.Observed) -> Picture:
+        """The same, to be compared with another time's."""
+        strangers = reconcile.foreign(seen, reconcile.Desired(HOST, {}))
+        return Picture(
+            frozenset(vm.uuid for vm in seen.vms),
+            frozenset(each.name for each in seen.datasets),
+            seen.images,
+            frozenset(seen.files),
+            {
+                vm.uuid: {key: vm.document[key] for key in vm.document.keys() - _RESTLESS}
+                for vm in strangers
+            },
+        )
+
+    # nova-compute
+
+    def start(self) -> None:
+        """A nova-compute begins: a new driver object, as ComputeManager treats it."""
+        self.driver = driver_module.SmartOSDriver(fake.FakeVirtAPI())
+        self.driver.init_host(HOST)
+        listed = objects.InstanceList.get_by_host(self.context, HOST)
+        self.driver.process_instances_at_startup(self.context, listed)
+
+    def stop(self) -> None:
+        """The present nova-compute ends."""
+        if self.driver is not None:
+            self.driver.cleanup_host(HOST)
+            self.driver = None
+
+    # what Nova has
+
+    def image(self, kind: str, *, new: bool = False) -> Any:
+        """The ImageMeta of a small image, one of its own if wanted."""
+        if kind not in self._bytes:
+            found = images.disk(8) if kind == "disk" else None
+            self._bytes[kind] = (
+                ({}, found) if found else images.stream(self.node, self.folder, kind)
+            )
+        if new or kind not in self._images:
+            properties, data = self._bytes[kind]
+            self._images[kind] = images.upload(self.glance, data, properties, name=f"nst-{kind}")
+        return objects.ImageMeta.from_dict(self.glance.show(None, self._images[kind]))
+
+    def server(
+        self,
+        kind: str,
+        *,
+        specs: Mapping[str, str] | None = None,
+        ports: int = 1,
+        drive: bool = False,
+        new_image: bool = False,
+    ) -> Server:
+        """An instance that Nova has claimed for this host, and nothing of it on the node."""
+        image = self.image(kind, new=new_image)
+        number = next(self._numbers)
+        flavor = objects.Flavor(
+            self.context,
+            name=f"nst-{number}",
+            flavorid=f"nst-{number}",
+            memory_mb=256,
+            vcpus=1,
+            root_gb=10,
+            ephemeral_gb=0,
+            swap=0,
+            rxtx_factor=1.0,
+            is_public=True,
+            disabled=False,
+            extra_specs=dict(specs or {}),
+        )
+        flavor.create()
+        instance = objects.Instance(
+            self.context,
+            user_id="user",
+            project_id=PROJECT,
+            host=HOST,
+            launched_on=HOST,
+            image_ref=image.id,
+            instance_type_id=flavor.id,
+            display_name=f"nst-{number}",
+            hostname=f"nst-{number}",
+            vm_state=vm_states.BUILDING,
+            memory_mb=flavor.memory_mb,
+            vcpus=flavor.vcpus,
+            root_gb=flavor.root_gb,
+            ephemeral_gb=0,
+            metadata={},
+            system_metadata=self._system_metadata(image),
+            config_drive="True" if drive else "",
+        )
+        instance.flavor = flavor
+        instance.old_flavor = instance.new_flavor = None
+        instance.create()
+        network = model.NetworkInfo([self.vif() for _ in range(ports)])
+        self.connect(instance, network)
+        return Server(instance, image, network)
+
+    def _system_metadata(self, image: Any) -> dict[str, str]:
+        properties = self.glance.show(None, image.id)["properties"]
+        told = {"disk_format": "raw", "container_format": "bare", "base_image_ref": image.id}
+        return {f"image_{key}": str(value) for key, value in {**properties, **told}.items()}
+
+    def connect(self, instance: Any, network: Any) -> None:
+        """Let Nova know the instance's ports."""
+        cache = instance_info_cache.InstanceInfoCache.new(self.context, instance.uuid)
+        cache.network_info = network
+        cache.save()
+        instance.info_cache = cache
+        instance.obj_reset_changes(["info_cache"])
+
+    def vif(self) -> Any:
+        """A port that is wired already."""
+        number = next(self._numbers)
+        address = model.FixedIP(address=f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}")
+        subnet = model.Subnet(
+            cidr="10.0.0.0/8",
+            dns=[],
+            gateway=model.IP(address="10.255.255.254", type="gateway"),
+            ips=[address],
+            routes=[],
+            version=4,
+        )
+        network = model.Network(id=cloud.NETWORK, bridge="br", label="net", subnets=[subnet])
+        return model.VIF(
+            id=f"00000000-0000-4000-8000-{number:012x}",
+            address=f"fa:16:3e:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}",
+            network=network,
+            type=model.VIF_TYPE_OTHER,
+            details={},
+            active=True,
+        )
+
+    def launched(self, server: Server) -> None:
+        """Nova writes down that the instance runs."""
+        server.instance.vm_state = vm_states.ACTIVE
+        server.instance.launched_at = timeutils.utcnow()
+        server.instance.save()
+
+    def deleted(self, server: Server) -> None:
+        """Nova writes down that the instance is gone."""
+        server.instance.destroy()
+
+    def findings(self, seen: reconcile.Observed) -> list[reconcile.Finding]:
+        """What the audit says."""
+        return reconcile.findings(seen, reconcile.desired(self.context, HOST, seen))
+
+
+class _Fine(Exception):
+    """The emulator's command ended well."""
+
+
+@contextlib.contextmanager
+def world() -> Iterator[World]:
+    """A world, and its end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with World() as found:
+            yield found

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images through Nova: from Glance to the node at the first boot, away when nobody uses them."""
+
+import concurrent.futures
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from nova import context as nova_context
+
+from tests.functional import cloud as cloud_module
+from tests.functional import images
+
+pytestmark = cloud_module.QUIET
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[cloud_module.Cloud]:
+    owners = [images.nova_fixtures.PROJECT_ID]
+    with cloud_module.Cloud(options={"trusted_image_owners": owners}) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def stream(cloud: cloud_module.Cloud, tmp_path: Any) -> tuple[dict[str, str], bytes]:
+    return images.stream(cloud.node, tmp_path, "zone")
+
+
+def node_images(cloud: cloud_module.Cloud) -> dict[str, str]:
+    """The Glance ids of the images on the node, by the node's."""
+    listed = cloud.driver._node.imgadm.list()
+    return {each.manifest.uuid: each.manifest.tags.get("nova:image", "") for each in listed}
+
+
+def leftovers(cloud: cloud_module.Cloud) -> list[str]:
+    """What imports leave behind, if they do."""
+    names = [each.name for each in cloud.driver._node.zfs.list(types=("all",))]
+    files = [name for name in cloud.driver._node.files.list() if name.startswith("image-")]
+    return files + [name for name in names if "partial" in name or "/image-" in name]
+
+
+def expire(cloud: cloud_module.Cloud, age_seconds: int = 0) -> None:
+    """What nova-compute does every forty minutes."""
+    group = {"group": "image_cache"}
+    cloud.services.flags(remove_unused_original_minimum_age_seconds=age_seconds, **group)
+    cloud.compute.manager._run_image_cache_manager_pass(nova_context.get_admin_context())
+
+
+def test_a_zone_from_a_zfs_stream(cloud: cloud_module.Cloud) -> None:
+    image = cloud.image("zone")
+    server = cloud.boot(image=image)
+    assert node_images(cloud)[cloud.vm(server)["image_uuid"]] == image
+    assert leftovers(cloud) == []
+    cloud.delete(server)
+
+
+def test_a_machine_from_a_raw_disk(cloud: cloud_module.Cloud) -> None:
+    image = cloud.image("disk")
+    server = cloud.boot(image=image)
+    disk = cloud.vm(server)["disks"][0]
+    assert node_images(cloud)[disk["image_uuid"]] == image
+    held = cloud.node.directory / "root/dev/zvol/rdsk" / disk["zfs_filesystem"]
+    data = cloud.glance.data(image)
+    with held.open("rb") as file:
+        assert file.read(len(data)) == data
+    assert leftovers(cloud) == []
+    cloud.delete(server)
+
+
+def test_many_boots_bring_an_image_once(
+    cloud: cloud_module.Cloud, stream: tuple[dict[str, str], bytes]
+) -> None:
+    image = images.upload(cloud.glance, stream[1], stream[0])
+    servers = [cloud.boot(image=image, wait=None) for _ in range(6)]
+    booted = [cloud.wait(server) for server in servers]
+    assert cloud.glance.downloads[image] == 1
+    assert len({cloud.vm(server)["image_uuid"] for server in booted}) == 1
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(cloud.delete, booted))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"owner": "b" * 32}, "trusted_image_owners"),
+        ({"disk_format": "qcow2"}, "disk_format is qcow2"),
+        ({"container_format": "docker"}, "container_format is docker"),
+    ],
+)
+def test_an_image_that_is_refused(
+    cloud: cloud_module.Cloud,
+    stream: tuple[dict[str, str], bytes],
+    fields: dict[str, str],
+    says: str,
+) -> None:
+    image = images.upload(cloud.glance, stream[1], stream[0], **fields)
+    server = cloud.wait(cloud.boot(image=image, wait=None), "ERROR")
+    assert says in server["fault"]["message"]
+    assert cloud.vms() == [] and image not in node_images(cloud).values()
+    cloud.delete(server)
+
+
+def test_an_image_that_is_damaged_on_its_way(
+    cloud: cloud_module.Cloud, stream: tuple[dict[str, str], bytes]
+) -> None:
+    image = images.upload(cloud.glance, stream[1], stream[0])
+    cloud.glance.images[image]["os_hash_value"] = hashlib.sha512(b"other").hexdigest()
+    server = cloud.wait(cloud.boot(image=image, wait=None), "ERROR")
+    assert "sha512 is not the one that Glance says" in server["fault"]["message"]
+    assert image not in node_images(cloud).values() and leftovers(cloud) == []
+    cloud.delete(server)
+
+
+def test_an_image_that_an_operator_has_deleted(cloud: cloud_module.Cloud) -> None:
+    image = cloud.image("zone")
+    server = cloud.boot(image=image)
+    uuid = cloud.vm(server)["image_uuid"]
+    cloud.delete(server)
+    cloud.node.tool("imgadm", "delete", uuid)
+    again = cloud.boot(image=image)
+    assert cloud.vm(again)["image_uuid"] == uuid
+    cloud.delete(again)
+
+
+def test_a_private_image_on_the_node_is_no_way_round_glance(
+    cloud: cloud_module.Cloud, stream: tuple[dict[str, str], bytes]
+) -> None:
+    """The node has it, but nova-api cannot read it with that user's token."""
+    image = images.upload(cloud.glance, stream[1], stream[0])
+    cloud.delete(cloud.boot(image=image))
+    assert image in node_images(cloud).values()
+    hidden = cloud.glance.images.pop(image)
+    with pytest.raises(cloud_module.Refused, match="Can not find requested image"):
+        cloud.boot(image=image, wait=None)
+    cloud.glance.images[image] = hidden
+
+
+def test_images_are_brought_before_a_boot(
+    cloud: cloud_module.Cloud, stream: tuple[dict[str, str], bytes]
+) -> None:
+    image = images.upload(cloud.glance, stream[1], stream[0])
+    context = nova_context.get_admin_context()
+    assert cloud.compute.manager.cache_images(context, [image]) == {image: "cached"}
+    assert cloud.compute.manager.cache_images(context, [image]) == {image: "existing"}
+    cloud.delete(cloud.boot(image=image))
+    assert cloud.glance.downloads[image] == 1
+
+
+def test_only_unused_images_of_ours_go(
+    cloud: cloud_module.Cloud, stream: tuple[dict[str, str], bytes]
+) -> None:
+    foreign = cloud.node.image("zone")
+    used = images.upload(cloud.glance, stream[1], stream[0])
+    unused = images.upload(cloud.glance, stream[1], stream[0])
+    server = cloud.boot(image=used)
+    cloud.delete(cloud.boot(image=unused))
+    expire(cloud, age_seconds=3600)
+    assert {used, unused} <= set(node_images(cloud).values())
+    expire(cloud)
+    left = node_images(cloud)
+    assert foreign in left and used in left.values() and unused not in left.values()
+    cloud.delete(server)
+    cloud.delete(cloud.boot(image=unused))
+    assert cloud.glance.downloads[unused] == 2
+    cloud.node.tool("imgadm", "delete", foreign)
+
+
+def test_a_restart_brings_nothing_again(cloud: cloud_module.Cloud) -> None:
+    image = cloud.image("zone")
+    cloud.delete(cloud.boot(image=image))
+    before = cloud.glance.downloads[image]
+    cloud.restart_compute()
+    cloud.delete(cloud.boot(image=image))
+    assert cloud.glance.downloads[image] == before

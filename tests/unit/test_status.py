@@ -1,0 +1,546 @@
+# SPDX-License-Identifier: Apache-2.0
+"""smartos-status on emulated nodes, locally and by SSH: each fault, planted, is named."""
+
+import contextlib
+import http.server
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import sysconfig
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nova", reason="missing: nova; pip install 'nova-smartos[functional]'")
+
+import nova.conf
+
+from nova_smartos import conf as smartos_conf
+from nova_smartos.cmd import status
+from tests import emulated
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONF = nova.conf.CONF
+OTHER = str(uuid.UUID(int=7))
+Code = status.Code
+Asked = dict[str, tuple[int, str]]
+
+
+class Placement:
+    """As much of Placement as is asked: resource providers by name."""
+
+    def __init__(self) -> None:
+        self.providers: dict[str, str] = {}
+        self.asked: list[str] = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(handler) -> None:
+                self.asked.append(handler.path)
+                name = handler.path.partition("?name=")[2]
+                found = [{"uuid": self.providers[name], "name": name}] * (name in self.providers)
+                body = json.dumps({"resource_providers": found}).encode()
+                handler.send_response(200)
+                handler.send_header("Content-Type", "application/json")
+                handler.send_header("Content-Length", str(len(body)))
+                handler.end_headers()
+                handler.wfile.write(body)
+
+            def log_message(handler, *arguments: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self) -> "Placement":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Site:
+    """A node, and the configuration of a nova-compute that has nothing wrong with it."""
+
+    def __init__(self, place: emulated.EmulatedNode, over_ssh: bool, folder: pathlib.Path) -> None:
+        self.place = place
+        self.folder = folder
+        self.info = json.loads(place.tool("sysinfo"))
+        self.placement = Placement()
+        (folder / "state").mkdir()
+        mkisofs = folder / "mkisofs"
+        mkisofs.write_text("#!/bin/sh\n")
+        mkisofs.chmod(0o755)
+        self.nova = {
+            "compute_driver": "smartos.SmartOSDriver",
+            "host": "compute1",
+            "mkisofs_cmd": str(mkisofs),
+            "state_path": str(folder / "state"),
+        }
+        self.smartos = {
+            "physical_networks": "physnet1:external",
+            "trusted_image_owners": "8d4f1a2b",
+            "tool_path": place.tools,
+        }
+        if over_ssh:
+            ssh = place.facts()["ssh"]
+            self.smartos = {
+                **self.smartos,
+                "connection": "ssh",
+                "connect_timeout": "5",
+                "node_address": ssh["host"],
+                "node_port": str(ssh["port"]),
+                "node_user": ssh["user"],
+                "key_file": ssh["identity"],
+                "known_hosts_file": ssh["known_hosts"],
+            }
+            del self.smartos["tool_path"]
+
+    def config(self) -> pathlib.Path:
+        """The configuration, as a file."""
+        groups = {
+            "DEFAULT": self.nova,
+            "smartos": self.smartos,
+            "placement": {"auth_type": "none", "endpoint_override": self.placement.url},
+        }
+        path = self.folder / "nova.conf"
+        path.write_text(
+            "".join(
+                f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in values.items())
+                for group, values in groups.items()
+            )
+        )
+        return path
+
+    def ask(self, threads: str | None = None) -> Asked:
+        """What each check finds."""
+        smartos_conf.register(CONF)
+        CONF(["--config-file", str(self.config())], project="nova")
+        try:
+            with status.Checks(CONF, threads) as checks:
+                results = {name: find(checks) for name, find in checks._upgrade_checks}
+        finally:
+            CONF.reset()
+        return {name: (each.code, each.details or "") for name, each in results.items()}
+
+    def only(self, check: str, code: int, threads: str | None = None) -> str:
+        """Ask; this check alone finds something, and so bad; what it says."""
+        found = self.ask(threads)
+        wrong = {name: each for name, each in found.items() if each[0]}
+        assert wrong.keys() == {check}, wrong
+        assert wrong[check][0] == code, wrong
+        return wrong[check][1]
+
+    @contextlib.contextmanager
+    def fault(self, tool: str, *words: str) -> Iterator[None]:
+        """Let a tool of the node fail, or say something else."""
+        folder = str(self.place.directory)
+        self.place.command("fault", folder, "add", tool, "fail", *words)
+        try:
+            yield
+        finally:
+            self.place.command("fault", folder, "clear")
+
+    @contextlib.contextmanager
+    def told(self, **changes: Any) -> Iterator[None]:
+        """Let sysinfo tell something else."""
+        names = {name.replace("_", " "): value for name, value in changes.items()}
+        text = json.dumps(self.info | names)
+        with self.fault("sysinfo", "--status", "0", "--stdout", text):
+            yield
+
+
+@pytest.fixture(scope="module", params=["local", "ssh"])
+def place(request: pytest.FixtureRequest) -> Iterator[tuple[emulated.EmulatedNode, bool]]:
+    ssh = ("--ssh", "127.0.0.1:0") if request.param == "ssh" else ()
+    options = ("--name", "headnode", "--nic-tag", "external", *ssh)
+    with emulated.EmulatedNode(*options) as found:
+        found.image("zone")
+        yield found, request.param == "ssh"
+
+
+@pytest.fixture
+def site(place: tuple[emulated.EmulatedNode, bool], tmp_path: pathlib.Path) -> Iterator[Site]:
+    found = Site(*place, tmp_path)
+    with found.placement:
+        yield found
+
+
+def test_nothing_is_wrong(site: Site) -> None:
+    assert {name: each for name, each in site.ask().items() if each[0]} == {}
+    assert site.placement.asked == ["/resource_providers?name=headnode"]
+
+
+def test_nothing_is_wrong_after_the_first_start(site: Site) -> None:
+    (site.folder / "state/compute_id").write_text(site.info["UUID"])
+    site.placement.providers["headnode"] = site.info["UUID"]
+    assert {name: each for name, each in site.ask().items() if each[0]} == {}
+
+
+# this machine
+
+
+def test_another_driver(site: Site) -> None:
+    site.nova["compute_driver"] = "libvirt.LibvirtDriver"
+    assert "set it to smartos.SmartOSDriver" in site.only("Nova", Code.FAILURE)
+
+
+@pytest.mark.parametrize(
+    ("backend", "threads", "code"),
+    [
+        ("eventlet", None, Code.WARNING),
+        ("threading", None, Code.SUCCESS),
+        ("auto", "false", Code.WARNING),
+        ("eventlet", "true", Code.SUCCESS),
+    ],
+)
+def test_eventlet(backend: str, threads: str | None, code: int, site: Site) -> None:
+    site.nova["concurrency_backend"] = backend
+    found, said = site.ask(threads)["Nova"]
+    assert found == code
+    assert ("eventlet" in said) == (code == Code.WARNING)
+
+
+def test_a_release_that_nobody_tested(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "RELEASES", (1,))
+    assert "tested with 1" in site.only("Nova", Code.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("group", "option", "value", "said"),
+    [
+        ("smartos", "physical_networks", "", "every launch with a port is refused"),
+        ("smartos", "trusted_image_owners", "", "images for zones are refused"),
+        ("smartos", "trusted_image_owners", "*", "crafted ZFS stream"),
+        ("nova", "vif_plugging_timeout", "0", "before Neutron has wired"),
+        ("nova", "vif_plugging_is_fatal", "false", "before Neutron has wired"),
+        ("nova", "mkisofs_cmd", "/nonexistent/mkisofs", "config drive fail"),
+    ],
+)
+def test_options_that_are_rarely_meant(
+    group: str, option: str, value: str, said: str, site: Site
+) -> None:
+    getattr(site, group)[option] = value
+    assert said in site.only("Configuration", Code.WARNING)
+
+
+def test_a_state_path_that_is_none(site: Site) -> None:
+    (site.folder / "file").write_text("")
+    site.nova["state_path"] = str(site.folder / "file")
+    code, said = site.ask()["Configuration"]
+    assert code == Code.FAILURE
+    assert "state_path" in said
+
+
+# the way to the node
+
+
+def unreachable(site: Site) -> str:
+    """The connection fails, and nothing is claimed of what lies behind it."""
+    found = site.ask()
+    assert found["Connection"][0] == Code.FAILURE
+    for name in ("Tools", "Node", "Pool", "Services", "Identity", "Networks", "Images"):
+        assert found[name] == (Code.WARNING, "Not checked, since the node cannot be asked.")
+    return found["Connection"][1]
+
+
+def test_no_node_here(site: Site) -> None:
+    if "tool_path" not in site.smartos:
+        pytest.skip("by SSH the address leads to the node")
+    del site.smartos["tool_path"]
+    assert "connection = ssh" in unreachable(site)
+
+
+def by_ssh(site: Site) -> None:
+    if site.smartos.get("connection") != "ssh":
+        pytest.skip("without SSH there is no such thing")
+
+
+def test_no_address(site: Site) -> None:
+    by_ssh(site)
+    del site.smartos["node_address"]
+    assert "node_address" in unreachable(site)
+
+
+def test_nobody_at_the_address(site: Site) -> None:
+    by_ssh(site)
+    site.smartos["node_port"] = "1"
+    said = unreachable(site)
+    assert "cannot connect" in said
+    assert "node is up" in said
+
+
+def test_a_host_key_that_nobody_checked(site: Site) -> None:
+    by_ssh(site)
+    (site.folder / "none").write_text("")
+    site.smartos["known_hosts_file"] = str(site.folder / "none")
+    said = unreachable(site)
+    assert "ssh-keyscan" in said
+    assert "operator's guide" in said
+
+
+def new_key(path: pathlib.Path) -> str:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path.with_name(path.name + ".pub").read_text()
+
+
+def test_another_host_key(site: Site) -> None:
+    by_ssh(site)
+    name = pathlib.Path(site.smartos["known_hosts_file"]).read_text().split()[0]
+    other = new_key(site.folder / "other").split()
+    (site.folder / "known").write_text(f"{name} {other[0]} {other[1]}\n")
+    site.smartos["known_hosts_file"] = str(site.folder / "known")
+    assert "host key" in unreachable(site)
+
+
+def test_a_key_that_the_node_does_not_take(site: Site) -> None:
+    by_ssh(site)
+    new_key(site.folder / "stranger")
+    site.smartos["key_file"] = str(site.folder / "stranger")
+    assert "does not accept" in unreachable(site)
+
+
+def test_a_key_that_everybody_may_read(site: Site) -> None:
+    by_ssh(site)
+    path = site.folder / "open"
+    path.write_bytes(pathlib.Path(site.smartos["key_file"]).read_bytes())
+    path.chmod(0o644)
+    site.smartos["key_file"] = str(path)
+    assert str(path) in unreachable(site)
+
+
+def test_a_key_that_is_missing(site: Site) -> None:
+    by_ssh(site)
+    site.smartos["key_file"] = str(site.folder / "missing")
+    assert "missing" in unreachable(site)
+
+
+@pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        ("vmadm", ("--status", "126", "--stderr", "smartos-forced-command: refused: vmadm\n")),
+        ("imgadm", ("--stderr", "imgadm: error (InternalError): broken\n")),
+        ("dladm", ("--stderr", "dladm: insufficient privileges\n")),
+    ],
+)
+def test_a_tool_that_does_not_work(tool: str, words: tuple[str, ...], site: Site) -> None:
+    with site.fault(tool, *words):
+        found = site.ask()
+    assert found["Tools"][0] == Code.FAILURE
+    assert tool in found["Tools"][1]
+    assert "forced command" in found["Tools"][1]
+
+
+def test_a_node_that_speaks_nonsense(site: Site) -> None:
+    with site.fault("zpool", "--status", "0", "--stdout", "what\n"):
+        found = site.ask()
+    assert found["Pool"][0] == Code.FAILURE
+    assert "cannot answer" in found["Pool"][1]
+
+
+# the node
+
+
+@pytest.mark.parametrize("name", ["localhost", "unknown"])
+def test_a_name_that_others_have_too(name: str, site: Site) -> None:
+    with site.told(Hostname=name):
+        assert "names of their own" in site.only("Node", Code.FAILURE)
+
+
+def test_no_pool(site: Site) -> None:
+    with site.told(Zpool=""):
+        assert "never set up" in site.only("Node", Code.FAILURE)
+
+
+def test_no_virtualization(site: Site) -> None:
+    with site.told(CPU_Virtualization="none", Bhyve_Capable=False):
+        assert "firmware" in site.only("Node", Code.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("zones 100 50 50 1 50 1.00 DEGRADED", Code.WARNING, "DEGRADED"),
+        ("zones 100 50 50 1 50 1.00 FAULTED", Code.FAILURE, "zpool status"),
+        ("zones 100 95 5 60 95 1.00 ONLINE", Code.WARNING, "95 % full"),
+    ],
+)
+def test_pool(line: str, code: int, said: str, site: Site) -> None:
+    text = line.replace(" ", "\t") + "\n"
+    with site.fault("zpool", "--status", "0", "--stdout", text):
+        assert said in site.only("Pool", code)
+
+
+@pytest.mark.parametrize("name", sorted(status.SERVICES))
+def test_a_service_that_is_off(name: str, site: Site) -> None:
+    listed = site.place.tool("svcs", "-H", "-a", "-o", "state,nstate,stime,fmri")
+    changed = re.sub(rf"(?m)^online( .*{re.escape(name)})$", r"disabled\1", listed)
+    assert changed != listed
+    with site.fault("svcs", "--status", "0", "--stdout", changed):
+        said = site.only("Services", Code.FAILURE)
+    assert f"svcadm enable {name}" in said
+
+
+def test_a_service_in_maintenance(site: Site) -> None:
+    name = "svc:/system/smartdc/vmadmd:default"
+    listed = site.place.tool("svcs", "-H", "-a", "-o", "state,nstate,stime,fmri")
+    changed = re.sub(rf"(?m)^online( .*{re.escape(name)})$", r"maintenance\1", listed)
+    with site.fault("svcs", "--status", "0", "--stdout", changed):
+        assert f"svcadm clear {name}" in site.only("Services", Code.FAILURE)
+
+
+def test_another_nodes_identity(site: Site) -> None:
+    (site.folder / "state/compute_id").write_text(OTHER)
+    said = site.only("Identity", Code.FAILURE)
+    assert OTHER in said
+    assert site.info["UUID"] in said
+
+
+def test_an_identity_that_is_none(site: Site) -> None:
+    (site.folder / "state/compute_id").write_text("rubbish")
+    assert site.info["UUID"] in site.only("Identity", Code.FAILURE)
+
+
+def test_a_nic_tag_that_the_node_does_not_have(site: Site) -> None:
+    site.smartos["physical_networks"] = "physnet1:external,physnet2:storage"
+    said = site.only("Networks", Code.FAILURE)
+    assert "nictagadm add storage" in said
+    assert "physnet1" not in said
+
+
+def test_a_link_that_is_down(site: Site) -> None:
+    links = {
+        name: link | ({"Link Status": "down"} if "external" in link["NIC Names"] else {})
+        for name, link in site.info["Network Interfaces"].items()
+    }
+    with site.told(Network_Interfaces=links):
+        assert "carries external" in site.only("Networks", Code.WARNING)
+
+
+def test_an_image_that_nothing_can_be_made_of(site: Site) -> None:
+    other = site.place.image("minimal")
+    site.place.tool("zfs", "destroy", f"zones/{other}@final")
+    try:
+        assert f"imgadm delete {other}" in site.only("Images", Code.FAILURE)
+    finally:
+        site.place.tool("zfs", "destroy", "-r", f"zones/{other}")
+
+
+def test_a_broken_import(site: Site) -> None:
+    site.place.tool("zfs", "create", f"zones/{OTHER}-partial")
+    try:
+        said = site.only("Images", Code.WARNING)
+        assert f"zfs destroy -r zones/{OTHER}-partial" in said
+    finally:
+        site.place.tool("zfs", "destroy", f"zones/{OTHER}-partial")
+
+
+# the cloud
+
+
+@pytest.mark.parametrize(
+    ("option", "resource"),
+    [
+        ("reserved_host_cpus", "VCPU"),
+        ("reserved_host_memory_mb", "MEMORY_MB"),
+        ("reserved_host_disk_mb", "DISK_GB"),
+    ],
+)
+def test_all_of_it_is_reserved(option: str, resource: str, site: Site) -> None:
+    site.nova[option] = "100000000"
+    assert f"of {resource} are reserved" in site.only("Inventory", Code.FAILURE)
+
+
+def test_two_nodes_of_one_name(site: Site) -> None:
+    site.placement.providers["headnode"] = OTHER
+    said = site.only("Placement", Code.FAILURE)
+    assert OTHER in said
+    assert "name of its own" in said
+
+
+def test_no_placement(site: Site) -> None:
+    site.placement.url = "http://127.0.0.1:1"
+    assert "[placement]" in site.only("Placement", Code.WARNING)
+
+
+# the command
+
+
+def command(*words: str, python: tuple[str, ...] = (), **environment: str) -> Any:
+    return subprocess.run(
+        [sys.executable, *(python or ("-m", "nova_smartos.cmd.status")), *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+Change = Callable[[Site], None]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        ("host", "compute1", Code.SUCCESS),
+        ("vif_plugging_timeout", "0", Code.WARNING),
+        ("compute_driver", "fake.FakeDriver", Code.FAILURE),
+    ],
+)
+def test_exit_status(option: str, value: str, code: int, site: Site) -> None:
+    site.nova[option] = value
+    done = command("--config-file", str(site.config()), "upgrade", "check", "--json")
+    assert done.returncode == code, done
+    results = json.loads(done.stdout)
+    assert [each["check"] for each in results["checks"]] == [
+        name for name, _ in status.Checks._upgrade_checks
+    ]
+    assert max(each["result"] for each in results["checks"]) == code
+
+
+def test_for_people(site: Site) -> None:
+    site.nova["compute_driver"] = "fake.FakeDriver"
+    done = command("--config-file", str(site.config()), "upgrade", "check")
+    assert "Check: Nova" in done.stdout
+    assert "Result: Failure" in done.stdout
+    assert "set it to smartos.SmartOSDriver" in done.stdout
+
+
+def test_a_nova_that_hides_itself(tmp_path: pathlib.Path) -> None:
+    """As an editable Nova does: what our wheel brings to nova/virt shadows its finder."""
+    installed = pathlib.Path(sysconfig.get_path("purelib"))
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    for each in installed.iterdir():
+        if each.name not in ("nova", "nova_smartos") and each.suffix not in (".pth", ".py"):
+            (folder / each.name).symlink_to(each)
+    for each in ("six.py", "typing_extensions.py"):
+        if (installed / each).exists():
+            (folder / each).symlink_to(installed / each)
+    (folder / "nova/virt/smartos").mkdir(parents=True)
+    (folder / "nova/virt/smartos/__init__.py").write_text("")
+    program = (
+        "import importlib.util, sys\n"
+        "class Editable:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        found = {str(installed / 'nova/__init__.py')!r}\n"
+        "        return importlib.util.spec_from_file_location(name, found) "
+        "if name == 'nova' else None\n"
+        "sys.meta_path.append(Editable())\n"
+        "from nova_smartos.cmd import status\n"
+        "sys.exit(status.main())\n"
+    )
+    done = command("upgrade", "check", python=("-S", "-c", program), PYTHONPATH=f"{folder}:{ROOT}")
+    assert done.returncode == Code.FAILURE, done
+    assert "install Nova as a wheel" in done.stderr
+    assert done.stdout == ""
