@@ -272,9 +272,7 @@ class SmartOSDriver(driver.ComputeDriver):
     ):
         """Refuse what cannot be resized in place; bring a virtual machine down. No disk moves."""
         with self._locks.hold(instance.uuid):
-            stop = functools.partial(
-                power.stop, self._node, self._watch, instance, timeout * (retry_interval > 0)
-            )
+            stop = functools.partial(power.stop, self._node, self._watch, instance, timeout)
             with errors.translated(instance.uuid):
                 resize.begin(self._watch, context, instance, flavor, block_device_info, stop=stop)
         return "[]"
@@ -382,8 +380,18 @@ class SmartOSDriver(driver.ComputeDriver):
                 instance,
                 hard=hard,
                 seconds=CONF.shutdown_timeout,
-                prepare=self._repair_network(instance, network_info) if hard else None,
+                prepare=self._repair(instance, network_info) if hard else None,
             )
+
+    def _repair(self, instance, network_info):
+        """What makes a VM that is down as Nova has it; what cannot be made is refused here."""
+        repair_network = self._repair_network(instance, network_info)
+
+        def repair():
+            rescue.end(self._node, self._watch, self._watch.get(instance.uuid))
+            repair_network()
+
+        return repair
 
     def _repair_network(self, instance, network_info):
         """What makes the network as Nova has it; one that cannot be made is refused here."""

@@ -290,7 +290,7 @@ class Checks(upgradecheck.UpgradeCommands):
         info = self._info
         try:
             known = nova_node.read_local_node_uuid()
-        except exception.InvalidNodeConfiguration as error:
+        except (exception.InvalidNodeConfiguration, OSError) as error:
             yield Code.FAILURE, f"{error} Make it the node's own, {info.uuid}."
             return
         if known not in (None, info.uuid):

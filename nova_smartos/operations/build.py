@@ -114,7 +114,8 @@ def spawn(
             raise
         return document
 
-    with contextlib.ExitStack() as undo, known.changing(instance.uuid):
+    as_wanted = _is_running if power_on else _is_stopped
+    with contextlib.ExitStack() as undo, known.changing(instance.uuid, as_wanted):
         undo.callback(_remove, gz, known, instance.uuid, planned.guest.tree is not None)
         if planned.guest.tree is not None:
             guest.place_tree(gz, planned.guest.tree)
@@ -181,7 +182,7 @@ def reprovision(
         **told.get("set_internal_metadata", {}),
         **identity.mark(instance),
     }
-    with known.changing(vm.uuid, lambda now: now is not None and now.state == vms.State.RUNNING):
+    with known.changing(vm.uuid, _is_running):
         gz.vmadm.update(vm.uuid, told)
         if planned.guest.tree is not None:
             guest.place_tree(gz, planned.guest.tree)
@@ -240,6 +241,14 @@ def _delete(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
 
 def _images(vm: vms.Vm) -> set[str | None]:
     return {vm.image_uuid, *(disk.image_uuid for disk in vm.disks)}
+
+
+def _is_running(vm: vms.Vm | None) -> bool:
+    return vm is not None and vm.state == vms.State.RUNNING
+
+
+def _is_stopped(vm: vms.Vm | None) -> bool:
+    return vm is not None and vm.state == vms.State.STOPPED
 
 
 def _is_made(vm: vms.Vm | None) -> bool:

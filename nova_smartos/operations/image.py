@@ -243,8 +243,8 @@ class Images:
             # the kernel reads the stream, and would follow what is wrong or evil in it
             raise _unacceptable(
                 glance_id,
-                f"it is a ZFS stream ({manifest.TYPE_PROPERTY}), and its owner "
-                f"{record.get('owner')} is not one of [smartos] trusted_image_owners",
+                f"it is a ZFS stream, and its owner {record.get('owner')} is not one of "
+                "[smartos] trusted_image_owners",
             )
 
     def _check_dataset(self, wanted: manifest.Wanted) -> None:

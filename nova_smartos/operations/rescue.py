@@ -79,16 +79,22 @@ def unrescue(
 ) -> None:
     """Back to its own root, and running."""
     vm = known.get(instance.uuid, fresh=True)
-    if vm.hvm:
-        _boot_from_own(gz, known, vm)
-    else:
-        remove_stand_in(gz, known, vm.uuid)
+    end(gz, known, vm)
+    if not vm.hvm:
         network = nic.network(instance.get_network_info(), brand=vm.brand, nic_tags=nic_tags)
         missing = nic.differences(vm, network)
         if missing:
             gz.vmadm.update(vm.uuid, missing)
     with known.changing(vm.uuid, lambda now: now is not None and now.state == vms.State.RUNNING):
         gz.vmadm.start(vm.uuid)
+
+
+def end(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
+    """Take away what a rescue has added, of one that failed as well; the VM is down then."""
+    if vm.hvm:
+        _boot_from_own(gz, known, vm)
+    else:
+        remove_stand_in(gz, known, vm.uuid)
 
 
 def remove_stand_in(gz: node.Node, known: watch.Watch, uuid: str) -> None:

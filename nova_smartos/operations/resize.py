@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resize on the same node: the VM stays where and what it is, and has what its new flavor says.
 
-Zones go on running. A virtual machine is down while it changes. No disk ever shrinks: a revert takes
+Zones go on running. A virtual machine is down while it changes. Disks never shrink: a revert takes
 back everything but disks that have grown, since only the guest knows what it keeps at their end.
 """
 
@@ -43,6 +43,7 @@ def begin(
                     reason="a VM cannot move to another SmartOS node yet; with "
                     "allow_resize_to_same_host it can be resized where it is"
                 )
+            _check_sizes(instance.flavor, flavor)
             vm = known.get(instance.uuid, fresh=True)
             wanted = _wanted(vm, instance, flavor)
             payload.resized(vm, wanted, flavor, block_device_info=_listed(block_device_info))
@@ -143,6 +144,14 @@ def in_place(context: nova_context.RequestContext, instance: instances.Instance)
         context, moves.migration_id, instance.uuid
     )
     return bool(migration.source_compute == migration.dest_compute)
+
+
+def _check_sizes(old: flavors.Flavor, new: flavors.Flavor) -> None:
+    for name in ("root_gb", "ephemeral_gb"):
+        if new[name] < old[name]:
+            raise exception.ResizeError(
+                reason=f"disks do not shrink: {name} is {old[name]}, the new flavor's {new[name]}"
+            )
 
 
 def _listed(block_device_info: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

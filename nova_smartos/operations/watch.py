@@ -38,6 +38,8 @@ LONGEST_PAUSE = 30.0
 _RECENT_SECONDS = 2.0
 # After a change of ours, how long to wait for the stream to tell of it.
 _ECHO_SECONDS = 0.5
+# How long what it told then is as good as asking.
+_CONFIRMED_SECONDS = 2.0
 # While something is awaited, how often to ask the node if the stream says nothing.
 _POLL_SECONDS = 5.0
 _POLL_BLIND_SECONDS = 1.0
@@ -87,6 +89,8 @@ class Watch:
         self._asking = 0
         self._paused: set[str] = set()
         self._changing: dict[str, int] = {}
+        # VMs that the stream showed as our last command was to make them, and when
+        self._confirmed: dict[str, float] = {}
         self._news: dict[str, _News] = {}
         self._events: vmadm.Events | None = None
         self._stopping = threading.Event()
@@ -125,8 +129,11 @@ class Watch:
             return dict(self._vms)
 
     def get(self, uuid: str, fresh: bool = False) -> Vm:
-        """One VM; NotFound only when the node itself has just said so."""
-        if not fresh:
+        """One VM; NotFound only when the node itself has just said so.
+
+        Fresh is also what the stream told of our own change, a moment ago: Nova looks after each.
+        """
+        if not fresh or self._is_confirmed(uuid):
             self._ensure()
             with self._lock:
                 vm = self._vms.get(uuid)
@@ -163,6 +170,7 @@ class Watch:
         """
         with self._lock:
             before = self._vms.get(uuid)
+            self._confirmed.pop(uuid, None)
             self._changing[uuid] = self._changing.get(uuid, 0) + 1
             self._news.pop(uuid, None)
         failed = True
@@ -176,6 +184,8 @@ class Watch:
                         lambda: until(self._vms.get(uuid)) or not self._current, _ECHO_SECONDS
                     )
                     self._known = self._known if echoed else float("-inf")
+                    if echoed and self._current and uuid in self._vms:
+                        self._confirmed[uuid] = time.monotonic()
                 if not self._current:
                     self._known = float("-inf")
                 self._changing[uuid] -= 1
@@ -195,6 +205,13 @@ class Watch:
             return uuid in self._paused
 
     # Asking the node
+
+    def _is_confirmed(self, uuid: str) -> bool:
+        with self._lock:
+            age = time.monotonic() - self._confirmed.get(uuid, float("-inf"))
+            if age >= _CONFIRMED_SECONDS:
+                self._confirmed.pop(uuid, None)
+            return self._current and age < _CONFIRMED_SECONDS
 
     def _ensure(self) -> None:
         """Make sure that what is known is as current as it can be; raises when it is not."""

@@ -7,7 +7,7 @@ import signal
 import typing
 
 from smartos_emulator import hvm, js, zones
-from smartos_emulator.vmadm import conflicts, errors, failures, record
+from smartos_emulator.vmadm import conflicts, errors, failures, nocloud, record
 
 if typing.TYPE_CHECKING:
     from smartos_emulator.vmadm import lifecycle
@@ -69,6 +69,7 @@ def _check_extra_disks(vms: "lifecycle.Vms", vm: Vm, disks: list[Vm]) -> None:
 
 def boot(vms: "lifecycle.Vms", uuid: str) -> None:
     """Boot the zone, wait until vminfod shows it, and remember that it is to be up."""
+    nocloud.write(vms, vms.load(uuid))
     try:
         vms.node.zones.boot(uuid)
     except zones.ZoneError as error:

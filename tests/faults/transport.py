@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 from nova_smartos.smartos import errors, transport
 
-#: In every message of ours, so that a case can tell whether the first error is the one shown.
 MARK = "injected fault"
 
 _OPERAND = re.compile(r"^(?:-|[0-9a-f]{8}-|.*[/=@{])")
@@ -69,6 +68,11 @@ class Fault:
     kind: Kind
 
 
+def mark(step: Step) -> str:
+    """What an error of this step says, so that a case can tell which error is the one shown."""
+    return f"{MARK} in {step}"
+
+
 def named(argv: tuple[str, ...]) -> str:
     """A command without its operands: `vmadm create`, `zfs list`, `dd`."""
     words = [argv[0]]
@@ -91,6 +95,7 @@ class Faulty:
         self._thread: int | None = None
         self._counts: Counter[str] = Counter()
         self._dead = False
+        self._step = Step("", 0)
         self.steps: list[Step] = []
         self.has_input: dict[Step, bool] = {}
         self.faults: list[Fault] = []
@@ -106,6 +111,10 @@ class Faulty:
             yield
         finally:
             self._thread = None
+
+    def revive(self) -> None:
+        """Another nova-compute begins."""
+        self._dead = False
 
     def run(self, command: transport.Command) -> transport.Result:
         """Run to the end, spoilt or not."""
@@ -138,7 +147,7 @@ class Faulty:
             return None
         name = named(command.argv)
         self._counts[name] += 1
-        step = Step(name, self._counts[name])
+        self._step = step = Step(name, self._counts[name])
         self.steps.append(step)
         self.has_input[step] = has_input
         for fault in self.faults:
@@ -153,25 +162,25 @@ class Faulty:
         if kind is Kind.CUT_INPUT:
             half = dataclasses.replace(command, stdin=command.stdin[: len(command.stdin) // 2])
             self._inner.run(half)
-            raise _unknown(command, "the connection broke while it read")
+            raise self._unknown(command, "the connection broke while it read")
         result = self._inner.run(command)
         return self._after(command, kind, result)
 
     def _before(self, command: transport.Command, kind: Kind) -> None:
         """All that keeps a command from running; returns when it is to run."""
         if kind is Kind.FAILS:
-            raise _Over(_failed(command))
+            raise _Over(self._failed(command))
         if kind is Kind.DIES:
             raise _Over(transport.Result(command.argv, -9))
         if kind is Kind.HANGS:
-            raise _unknown(command, "timed out")
+            raise self._unknown(command, "timed out")
         if kind is Kind.REFUSED:
-            raise errors.NotStarted(f"{MARK}: connection refused", argv=command.argv)
+            raise errors.NotStarted(f"{mark(self._step)}: refused", argv=command.argv)
         if kind is Kind.KILLED:
             self._die()
         if kind is Kind.REBOOT:
             self._act("reboot")
-            raise _unknown(command, "the connection was lost")
+            raise self._unknown(command, "the connection was lost")
         if kind is Kind.FULL:
             self._act("full")
 
@@ -179,18 +188,18 @@ class Faulty:
         self, command: transport.Command, kind: Kind, result: transport.Result
     ) -> transport.Result:
         if kind is Kind.FAILS_AFTER:
-            return _failed(command)
+            return self._failed(command)
         if kind is Kind.DIES_AFTER:
             return transport.Result(command.argv, -9)
         if kind in (Kind.HANGS_AFTER, Kind.STATUS_LOST, Kind.CUT_OUTPUT):
-            raise _unknown(command, kind.value)
+            raise self._unknown(command, kind.value)
         if kind is Kind.GARBAGE:
             return transport.Result(command.argv, 0, '\x00{"gar', "bage\x1b[2J")
         if kind is Kind.KILLED_AFTER:
             self._die()
         if kind is Kind.REBOOT_AFTER:
             self._act("reboot")
-            raise _unknown(command, "the connection was lost")
+            raise self._unknown(command, "the connection was lost")
         return result
 
     def _streamed(
@@ -203,7 +212,14 @@ class Faulty:
         except _Over as over:
             return _Ended(over.result)
         process = stack.enter_context(self._inner.stream(command))
-        return _Spoilt(process, command, kind, self._after)
+        broken = self._unknown(command, kind.value)
+        return _Spoilt(process, command, kind, self._after, broken)
+
+    def _failed(self, command: transport.Command) -> transport.Result:
+        return transport.Result(command.argv, 1, "", f"{mark(self._step)}\n")
+
+    def _unknown(self, command: transport.Command, how: str) -> errors.OutcomeUnknown:
+        return errors.OutcomeUnknown(f"{mark(self._step)}: {how}", argv=command.argv)
 
     def _die(self) -> None:
         self._dead = True
@@ -240,9 +256,15 @@ class _Spoilt:
     """A streamed command that goes wrong in the middle, or at its end."""
 
     def __init__(
-        self, process: transport.Process, command: transport.Command, kind: Kind, after: Any
+        self,
+        process: transport.Process,
+        command: transport.Command,
+        kind: Kind,
+        after: Callable[[transport.Command, Kind, transport.Result], transport.Result],
+        broken: errors.OutcomeUnknown,
     ) -> None:
         self._process = process
+        self._broken = broken
         self._command = command
         self._kind = kind
         self._after = after
@@ -253,7 +275,7 @@ class _Spoilt:
 
     def _break(self) -> None:
         self._process.kill()
-        raise _unknown(self._command, self._kind.value)
+        raise self._broken
 
     def close_stdin(self) -> None:
         self._process.close_stdin()
@@ -262,8 +284,7 @@ class _Spoilt:
         self._process.kill()
 
     def wait(self) -> transport.Result:
-        result: transport.Result = self._after(self._command, self._kind, self._process.wait())
-        return result
+        return self._after(self._command, self._kind, self._process.wait())
 
 
 class _Cut:
@@ -288,11 +309,3 @@ class _Cut:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-def _failed(command: transport.Command) -> transport.Result:
-    return transport.Result(command.argv, 1, "", f"{MARK}: {command.argv[0]} failed\n")
-
-
-def _unknown(command: transport.Command, how: str) -> errors.OutcomeUnknown:
-    return errors.OutcomeUnknown(f"{MARK}: {how}", argv=command.argv)

@@ -25,7 +25,8 @@ with warnings.catch_warnings():
     from nova.compute import vm_states
     from nova.network import model
     from nova.objects import instance_info_cache
-    from nova.virt import fake, node as nova_node
+    from nova.virt import fake
+    from nova.virt import node as nova_node
     from oslo_utils import timeutils
 
 from nova_smartos import conf as smartos_conf
@@ -91,16 +92,26 @@ class World(fixtures.Fixture):
         )
         self._configure()
         self.glance = self.scaffold.useFixture(images.Glance(self.scaffold))
+        # whom the metadata service asks for security groups
+        self.scaffold.useFixture(cloud.nova_fixtures.NeutronFixture(self.scaffold))
         self.context = nova_context.get_admin_context()
         self.gz = node_module.Node.local(tool_path=self.node.tools)
         self.addCleanup(self.gz.close)
-        self.transport: faulty.Faulty
+        carrier = transport.Local(tool_path=self.node.tools)
+        self.transport = faulty.Faulty(carrier, self.act_on_node)
         self.driver: Any = None
         self._images: dict[str, str] = {}
         self._bytes: dict[str, tuple[dict[str, str], bytes]] = {}
         self._make_strangers()
         self.start()
         self.addCleanup(self.stop)
+        self._bring_images()
+        #: The node without a server of Nova's.
+        self.before = self.picture(self.observed())
+
+    def _bring_images(self) -> None:
+        for kind in ("zone", "minimal", "lx", "disk"):
+            self.driver.cache_image(self.context, self.image(kind).id)
 
     def _configure(self) -> None:
         nova_node.LOCAL_NODE_UUID = None
@@ -114,16 +125,11 @@ class World(fixtures.Fixture):
         for name, value in options.items():
             cloud.CONF.set_override(name, value, smartos_conf.GROUP)
         self.scaffold.stub_out("nova_smartos.conf.connect", self._connect)
-        for name in ("APPEAR_SECONDS",):
-            self.useFixture(fixtures.MonkeyPatch(f"{build.__name__}.{name}", LOST_SECONDS))
-        self.useFixture(
-            fixtures.MonkeyPatch(f"{interface.__name__}.SETTLE_SECONDS", LOST_SECONDS)
-        )
+        # these wait in real time for a node of which we know that it is quick
+        for module, name in ((build, "APPEAR_SECONDS"), (interface, "SETTLE_SECONDS")):
+            self.useFixture(fixtures.MonkeyPatch(f"{module.__name__}.{name}", LOST_SECONDS))
 
     def _connect(self, conf: Any) -> node_module.Node:
-        self.transport = faulty.Faulty(
-            transport.Local(tool_path=self.node.tools), self.act_on_node
-        )
         return node_module.Node(self.transport)
 
     def _down(self) -> None:
@@ -136,8 +142,8 @@ class World(fixtures.Fixture):
         """Do to the node what no tool of its own does."""
         words = {
             "reboot": ["reboot", str(self.node.directory)],
-            "full": ["fault", "disk", str(self.node.directory), "zones", "full"],
-            "free": ["fault", "disk", str(self.node.directory), "zones", "free"],
+            "full": ["fault", str(self.node.directory), "disk", "zones", "full"],
+            "free": ["fault", str(self.node.directory), "disk", "zones", "free"],
         }[what]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(_Fine):
             try:
@@ -150,7 +156,7 @@ class World(fixtures.Fixture):
         """VMs that are none of this Nova's: an operator's, and another nova-compute's."""
         uuid = self.node.image("zone")
         mark = {"version": 1, "host": "compute2", "name": "other", "flavor": {}}
-        mark |= {key: "" for key in ("display_name", "project_id", "user_id", "image_ref")}
+        mark |= dict.fromkeys(("display_name", "project_id", "user_id", "image_ref"), "")
         for alias, internal in (
             ("operators", {}),
             ("others", {"nova:instance": json.dumps({**mark, "created_at": ""})}),
@@ -187,6 +193,7 @@ class World(fixtures.Fixture):
 
     def start(self) -> None:
         """A nova-compute begins: a new driver object, as ComputeManager treats it."""
+        self.transport.revive()
         self.driver = driver_module.SmartOSDriver(fake.FakeVirtAPI())
         self.driver.init_host(HOST)
         listed = objects.InstanceList.get_by_host(self.context, HOST)
@@ -207,10 +214,13 @@ class World(fixtures.Fixture):
             self._bytes[kind] = (
                 ({}, found) if found else images.stream(self.node, self.folder, kind)
             )
-        if new or kind not in self._images:
+        found = None if new else self._images.get(kind)
+        if found is None:
             properties, data = self._bytes[kind]
-            self._images[kind] = images.upload(self.glance, data, properties, name=f"nst-{kind}")
-        return objects.ImageMeta.from_dict(self.glance.show(None, self._images[kind]))
+            found = images.upload(self.glance, data, properties, name=f"nst-{kind}")
+        if not new:
+            self._images[kind] = found
+        return objects.ImageMeta.from_dict(self.glance.show(None, found))
 
     def server(
         self,
@@ -281,7 +291,9 @@ class World(fixtures.Fixture):
     def vif(self) -> Any:
         """A port that is wired already."""
         number = next(self._numbers)
-        address = model.FixedIP(address=f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}")
+        address = model.FixedIP(
+            address=f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+        )
         subnet = model.Subnet(
             cidr="10.0.0.0/8",
             dns=[],
@@ -309,6 +321,38 @@ class World(fixtures.Fixture):
     def deleted(self, server: Server) -> None:
         """Nova writes down that the instance is gone."""
         server.instance.destroy()
+
+    def tidy(self, seen: reconcile.Observed | None = None) -> list[str]:
+        """Take away images that came with a case; what else is there that was not before."""
+        for image in (seen or self.observed()).images - self.before.images:
+            self.node.tool("imgadm", "delete", image)
+        now = self.picture(self.observed())
+        return [
+            f"left over: {name} {sorted(extra)}"
+            for name in ("vms", "datasets", "files")
+            if (extra := getattr(now, name) - getattr(self.before, name))
+        ]
+
+    def anew(self) -> None:
+        """Whatever a case has left: a node as it was, and a new nova-compute."""
+        self.act_on_node("free")
+        self.transport.revive()
+        for vm in self.gz.vmadm.lookup():
+            if vm.uuid not in self.before.vms:
+                self.node.tool("vmadm", "delete", vm.uuid)
+        seen = self.observed()
+        for dataset in sorted({each.name for each in seen.datasets} - self.before.datasets):
+            if "@" not in dataset and dataset.rpartition("/")[2] not in seen.images:
+                with contextlib.suppress(AssertionError):
+                    self.node.tool("zfs", "destroy", "-r", dataset)
+        for name in seen.files:
+            if name.startswith("drive-"):
+                self.gz.files.delete_folder(name)
+            else:
+                self.gz.files.delete(name)
+        self.tidy()
+        self.stop()
+        self.start()
 
     def findings(self, seen: reconcile.Observed) -> list[reconcile.Finding]:
         """What the audit says."""

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A case: an operation with a fault in it, and all that must be true afterwards.
+
+Cases are not written down. A run without faults shows the node commands of an operation; each of
+them with each kind of fault is a case, and so is each command that only a fault brings about.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from nova import exception
+
+from tests.faults import operations
+from tests.faults import transport as faulty
+from tests.faults import world as worlds
+
+Kind = faulty.Kind
+
+#: For commands that come after a fault: what can go wrong with a remedy.
+AFTER = (Kind.FAILS, Kind.FAILS_AFTER, Kind.HANGS_AFTER, Kind.REFUSED, Kind.GARBAGE, Kind.KILLED)
+# Of a command that is repeated while something is awaited, these many are cases of their own.
+_REPEATED = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Faults in an operation: one, or a second one in what the first has brought about."""
+
+    operation: str
+    faults: tuple[faulty.Fault, ...]
+
+    def __str__(self) -> str:
+        told = " then ".join(f"{fault.step}: {fault.kind}" for fault in self.faults)
+        return f"{self.operation}: {told}"
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a case showed."""
+
+    case: Case
+    fired: bool
+    steps: list[faulty.Step]
+    violations: list[str]
+    seconds: float = 0.0
+    error: str = ""
+
+
+def trace(world: worlds.World, operation: operations.Operation) -> dict[faulty.Step, bool]:
+    """The commands of the operation when nothing goes wrong, and which of them have input."""
+    server = operation.server(world)
+    with world.transport.operating():
+        operation.act(world, server)
+    steps = dict(world.transport.has_input)
+    assert not operation.wrong(world, server)
+    if operation.wanted is not None:
+        operations.destroy(world, server)
+    world.deleted(server)
+    world.tidy()
+    return steps
+
+
+def cases(operation: str, steps: dict[faulty.Step, bool]) -> Iterator[Case]:
+    """Every kind of fault at every command."""
+    for step, has_input in steps.items():
+        for kind in Kind:
+            if kind is not Kind.CUT_INPUT or has_input:
+                yield Case(operation, (faulty.Fault(step, kind),))
+
+
+def cases_after(done: Iterable[Outcome], known: set[faulty.Step]) -> Iterator[Case]:
+    """Faults at commands that no run without faults has shown: what undoes, looks and repairs."""
+    seen = set(known)
+    for outcome in done:
+        fault = outcome.case.faults[0]
+        if fault.kind in faulty.KILLS:
+            continue
+        for step in outcome.steps:
+            if step not in seen and step.number <= _REPEATED:
+                seen.add(step)
+                for kind in AFTER:
+                    yield Case(outcome.case.operation, (fault, faulty.Fault(step, kind)))
+
+
+def run(world: worlds.World, case: Case) -> Outcome:
+    """Do the operation with its faults, then all that Nova or the user would do next."""
+    began = time.monotonic()
+    operation = operations.OPERATIONS[case.operation]
+    found = Outcome(case, False, [], [])
+    try:
+        _run(world, operation, case, found)
+    except Exception as error:  # whatever it is, it is a violation
+        found.violations.append(f"{type(error).__name__} where nothing was spoilt: {error}")
+    if found.violations:
+        world.anew()
+    found.seconds = time.monotonic() - began
+    return found
+
+
+def _run(world: worlds.World, operation: operations.Operation, case: Case, found: Outcome) -> None:
+    server = operation.server(world)
+    strangers = world.picture(world.observed()).foreign
+    error: BaseException | None = None
+    with world.transport.operating(*case.faults):
+        try:
+            operation.act(world, server)
+        except (Exception, faulty.Killed) as raised:
+            error = raised
+    fired = [*world.transport.fired]
+    found.steps = [*world.transport.steps]
+    found.fired = len(fired) == len(case.faults)
+    found.error = str(error) if error else ""
+    if not found.fired:
+        found.violations.append(f"of {len(case.faults)} faults only {len(fired)} fired")
+    if any(fault.kind is Kind.FULL for fault in fired):
+        world.act_on_node("free")
+    if isinstance(error, faulty.Killed):
+        world.stop()
+        world.start()
+    elif error is not None:
+        found.violations += _wrong_errors(error, fired)
+    elif wrong := operation.wrong(world, server):
+        found.violations.append(f"it ended well, but {wrong}")
+    if world.driver is None:
+        world.start()
+    _settle(world, operation, server, error, found)
+    seen = world.observed()
+    if world.picture(seen).foreign != strangers:
+        found.violations.append("VMs that are not Nova's have changed")
+    found.violations += [f"left over: {each.kind} {each.subject}" for each in world.findings(seen)]
+    found.violations += world.tidy(seen)
+
+
+def _wrong_errors(error: BaseException, fired: Sequence[faulty.Fault]) -> list[str]:
+    """What is wrong with what Nova, and so the user, is told."""
+    wrong = []
+    told = str(error)
+    if not isinstance(error, exception.NovaException):
+        wrong.append(f"Nova gets a {type(error).__name__}: {told}")
+    if fired and fired[0].kind not in faulty.MUTE and faulty.mark(fired[0].step) not in told:
+        wrong.append(f"the first error is not the one shown: {told}")
+    if len(told) < 10:
+        wrong.append(f"the error says nothing: {told!r}")
+    return wrong
+
+
+def _settle(
+    world: worlds.World,
+    operation: operations.Operation,
+    server: worlds.Server,
+    error: Any,
+    found: Outcome,
+) -> None:
+    """Afterwards a retry and a deletion work."""
+    if operation.launches and error is not None:
+        # Nova cleans up after a failed build, and builds again here or elsewhere; after a crash it
+        # puts the instance into ERROR, and its user deletes it
+        operations.destroy(world, server)
+        if not isinstance(error, faulty.Killed):
+            operations.launch(world, server)
+    elif error is not None:
+        operation.act(world, server)
+    gone = operation.launches and isinstance(error, faulty.Killed)
+    if not gone and (wrong := operation.wrong(world, server)):
+        found.violations.append(f"after a retry: {wrong}")
+    operations.destroy(world, server)
+    world.deleted(server)

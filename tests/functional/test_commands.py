@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many commands on the node each of Nova's operations costs."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from tests.functional import cloud as cloud_module
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from nova import context as nova_context
+
+pytestmark = cloud_module.QUIET
+
+
+class Commands(logging.Handler):
+    """The commands that the toolkit says it ran."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[list[str]]:
+    """The commands that are run inside; the event stream began before and goes on."""
+    logger = logging.getLogger("nova_smartos.smartos.transport.trace")
+    level, handler = logger.level, Commands()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield handler.seen
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[cloud_module.Cloud]:
+    # what runs by itself would be counted, too
+    flags = {"update_resources_interval": -1, "sync_power_state_interval": -1}
+    with cloud_module.Cloud(flags=flags) as cloud:
+        yield cloud
+
+
+def life(cloud: cloud_module.Cloud, kind: str, **more: object) -> dict[str, list[str]]:
+    """What each step of a server's life runs on the node, once its image is there."""
+    cloud.delete(cloud.boot(kind))
+    ran: dict[str, list[str]] = {}
+    with counted() as ran["launch"]:
+        server = cloud.boot(kind, networks=[{"port": cloud.port()}], **more)
+    with counted() as ran["stop"]:
+        cloud.act(server, "os-stop")
+        cloud.wait(server, "SHUTOFF")
+    with counted() as ran["start"]:
+        cloud.act(server, "os-start")
+        cloud.wait(server, "ACTIVE")
+    with counted() as ran["attach"]:
+        port = cloud.port()
+        cloud.api.attach_interface(server["id"], {"interfaceAttachment": {"port_id": port}})
+        cloud.wait(server, "ACTIVE")
+    with counted() as ran["sync"]:
+        cloud.compute.manager._sync_power_states(nova_context.get_admin_context())
+    with counted() as ran["delete"]:
+        cloud.delete(server)
+    return ran
+
+
+@pytest.mark.parametrize("kind", ["zone", "lx", "zvol"])
+def test_a_life_costs_few_commands(cloud: cloud_module.Cloud, kind: str) -> None:
+    ran = life(cloud, kind)
+    costs = {step: len(commands) for step, commands in ran.items()}
+    allowed = {"launch": 2, "stop": 1, "start": 1, "attach": 2, "sync": 1, "delete": 2}
+    assert all(costs[step] <= most for step, most in allowed.items()), ran
+
+
+@pytest.mark.parametrize("kind", ["zone", "zvol"])
+def test_a_config_drive_costs_one_more(cloud: cloud_module.Cloud, kind: str) -> None:
+    ran = life(cloud, kind, config_drive=True)
+    assert len(ran["launch"]) <= 3, ran["launch"]
+    assert len(ran["delete"]) <= 2, ran["delete"]
+
+
+def test_at_rest_the_inventory_costs_one_command(cloud: cloud_module.Cloud) -> None:
+    with counted() as ran:
+        cloud.compute.manager.update_available_resource(nova_context.get_admin_context())
+    assert len(ran) == 1, ran
