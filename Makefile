@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 NODE ?= build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help bench clean conformance conformance-node cover demo demo-down docs eventlet gate genconfig gendocs lint test
+.PHONY: help bench clean conformance conformance-node cover demo demo-down docs eventlet faults gate genconfig gendocs lint test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ docs: $(VENV)/.tox ## build the documents into build/html
 
 eventlet: $(VENV)/.tox ## unit and contract tests under eventlet
 	$(BIN)/tox -q -e eventlet
+
+faults: $(VENV)/.test ## every fault at every node command: make faults ARGS="launch --jobs 4"
+	$(BIN)/python -m tests.faults $(ARGS)
 
 gate: $(VENV)/.tox ## real OpenStack services on an emulated node
 	$(BIN)/tox -q -e gate

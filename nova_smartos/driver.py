@@ -581,3 +581,43 @@ class SmartOSDriver(driver.ComputeDriver):
     def default_root_device_name(self, instance, image_meta, root_bdm):
         """A name that fits the image's disk bus; the other disks' names follow it."""
         return inventory.root_device_name(image_meta)
+
+    # refused, before anything is done
+
+    def get_volume_connector(self, instance):
+        """Refuse volumes: Nova asks this first of all, for one to boot from as well."""
+        raise exception.InvalidBDM(
+            "Volumes cannot be attached to instances on SmartOS: use a flavor with ephemeral disks"
+        )
+
+    def check_can_live_migrate_destination(
+        self,
+        context,
+        instance,
+        src_compute_info,
+        dst_compute_info,
+        block_migration=False,
+        disk_over_commit=False,
+    ):
+        """Refuse it: no platform release moves a running VM."""
+        raise _cannot_live_migrate()
+
+    def check_can_live_migrate_source(
+        self, context, instance, dest_check_data, block_device_info=None
+    ):
+        """Refuse it, to a destination that thinks otherwise as well."""
+        raise _cannot_live_migrate()
+
+    def check_instance_shared_storage_local(self, context, instance):
+        """Say that no node has the files of another one."""
+        return None
+
+    def check_instance_shared_storage_remote(self, context, data):
+        """Say that no node has the files of another one."""
+        return False
+
+
+def _cannot_live_migrate():
+    return exception.MigrationPreCheckError(
+        reason="SmartOS does not move a running VM to another node"
+    )

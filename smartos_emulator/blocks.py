@@ -22,7 +22,7 @@ class Operands:
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> "Operands":
-        """Take [if=FILE] [of=FILE] [bs=N | ibs=N obs=N] [count=N]; ValueError tells a wrong word."""
+        """Take [if=FILE] [of=FILE] [bs=N | ibs=N obs=N] [count=N]; ValueError: a wrong word."""
         given: dict[str, str] = {}
         for word in words:
             name, equals, value = word.partition("=")

@@ -6,6 +6,7 @@ the node in step with Nova. Each step is idempotent: a failure, or an answer tha
 only after a look at the VM.
 """
 
+import time
 from collections.abc import Callable
 
 from nova import exception
@@ -23,8 +24,12 @@ LOG = log.getLogger(__name__)
 # How long a VM may need that is on its way up or down by somebody else's doing, and how long a
 # command may go on whose connection broke.
 _WAY_SECONDS = 60.0
+# Between two looks at what such a command does.
+_LOOK_SECONDS = 2.0
 # What a zone's guest gets for a clean shutdown; vmadm knows no other time for it.
 _ZONE_STOP_SECONDS = 60
+# And for a reboot.
+_REBOOT_SECONDS = 180.0
 
 
 def info(gz: node.Node, known: watch.Watch, uuid: str, *, fresh: bool) -> hardware.InstanceInfo:
@@ -161,7 +166,7 @@ def _start(
             gz.vmadm.update(uuid, {"autoboot": True})
 
     with known.changing(uuid, _is_up):
-        _bring(known, uuid, act, _is_up_for_good, failure, _WAY_SECONDS)
+        _bring(gz, known, uuid, act, _is_up_for_good, failure, _WAY_SECONDS)
 
 
 def _stop(
@@ -190,7 +195,7 @@ def _stop(
 
     patience = _WAY_SECONDS + (seconds if vm.hvm else _ZONE_STOP_SECONDS)
     with known.changing(uuid, _is_down):
-        _bring(known, uuid, act, _is_down_for_good, failure, patience)
+        _bring(gz, known, uuid, act, _is_down_for_good, failure, patience)
 
 
 def _reboot_zone(gz: node.Node, known: watch.Watch, uuid: str) -> bool:
@@ -201,18 +206,27 @@ def _reboot_zone(gz: node.Node, known: watch.Watch, uuid: str) -> bool:
     vm = known.get(uuid)
     if vm.hvm or not state.is_running(vm):
         return False
+    failure = exception.InstanceRebootFailure
+
+    def again(now: vms.Vm | None) -> bool:
+        return now is not None and _is_up(now) and now.zoneid != vm.zoneid
+
+    def act() -> None:
+        gz.vmadm.reboot(uuid)
+
     try:
-        with known.changing(uuid, _is_up):
-            gz.vmadm.reboot(uuid)
+        with known.changing(uuid, again):
+            _bring(gz, known, uuid, act, again, failure, _REBOOT_SECONDS)
     except errors.NotFound:
         raise
-    except errors.ToolError as error:
+    except (errors.ToolError, failure) as error:
         LOG.warning("the guest did not reboot, so it is stopped and started: %s", error)
         return False
     return True
 
 
 def _bring(
+    gz: node.Node,
     known: watch.Watch,
     uuid: str,
     act: Callable[[], None],
@@ -227,7 +241,7 @@ def _bring(
         raise
     except errors.SmartOSError as error:
         lost = isinstance(error, errors.OutcomeUnknown)
-        if _reached(known, uuid, reached, patience if lost else 0.0):
+        if _reached(gz, known, uuid, reached, patience if lost else 0.0):
             LOG.warning("done nevertheless: %s", error)
         elif isinstance(error, errors.InvalidState):
             raise failure(reason=str(error)) from error
@@ -236,15 +250,25 @@ def _bring(
 
 
 def _reached(
-    known: watch.Watch, uuid: str, reached: Callable[[vms.Vm | None], bool], patience: float
+    gz: node.Node,
+    known: watch.Watch,
+    uuid: str,
+    reached: Callable[[vms.Vm | None], bool],
+    patience: float,
 ) -> bool:
+    """Whether it was done; for a while also by a command that goes on without us."""
+    end = time.monotonic() + patience
     try:
-        try:
+        while True:
+            # in this order, for it may end in between
+            goes_on = time.monotonic() < end and any(each.changes for each in gz.ps.list())
             if reached(known.get(uuid, fresh=True)):
                 return True
-        except errors.NotFound:
-            return False
-        return patience > 0 and reached(known.wait(uuid, reached, patience))
+            if not goes_on:
+                return False
+            known.wait(uuid, reached, _LOOK_SECONDS)
+    except errors.NotFound:
+        return False
     except errors.SmartOSError as error:
         # the first error is the one that tells
         LOG.warning("cannot see what became of it: %s", error)

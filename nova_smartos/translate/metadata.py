@@ -14,6 +14,7 @@ import email.mime.multipart
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,7 @@ _RESERVED = re.compile(
 )
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _GZIP = b"\x1f\x8b"
+_MAX_UNPACKED = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +223,7 @@ def _keys(text: str | None) -> list[str]:
 
 
 def _user_data(encoded: str | None, hvm: bool) -> dict[str, str]:
-    """User data as it is; what is no text goes as MIME, which cloud-init unpacks.
+    """User data as text; what is none goes as MIME, which cloud-init unpacks.
 
     A zone's platform runs a user-script, also where there is no cloud-init. Where there is one it
     would run the same script for the second time if it found it as cloud-init's own, too.
@@ -255,11 +257,23 @@ def _vendor_data(vendor: Vendor | None, keys: list[str]) -> dict[str, str]:
 
 def _text(data: bytes) -> str:
     try:
-        text = data.decode()
+        text = _unpacked(data).decode()
     except UnicodeDecodeError:
         return _mime([data])
     # programs in C that read it would see its beginning only
     return _mime([data]) if "\0" in text else text
+
+
+def _unpacked(data: bytes) -> bytes:
+    """What is in gzip data, as cloud-init takes them; others, and what grows too much, stay."""
+    if not data.startswith(_GZIP):
+        return data
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        text = unpacker.decompress(data, _MAX_UNPACKED)
+    except zlib.error:
+        return data
+    return text if unpacker.eof and not unpacker.unused_data else data
 
 
 def _mime(parts: Iterable[bytes]) -> str:

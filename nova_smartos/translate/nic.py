@@ -227,26 +227,17 @@ def routes(vifs: Sequence[_Vif]) -> dict[str, str]:
 
 def restored(nic: vms.Nic) -> dict[str, Any]:
     """The update that gives a silenced nic back what it had."""
-    properties = {"ips": list(nic.ips), "allowed_ips": list(nic.allowed_ips)}
+    lists = {"ips": list(nic.ips), "allowed_ips": _allowed(nic)}
     flags = {name: True for name in _SPOOFING if getattr(nic, name)}
-    return {
-        "update_nics": [
-            {
-                "mac": nic.mac,
-                **{name: value for name, value in properties.items() if value},
-                **flags,
-            }
-        ]
-    }
+    given = {name: value for name, value in lists.items() if value}
+    return {"update_nics": [{"mac": nic.mac, **given, **flags}]}
 
 
 def silenced(nic: vms.Nic) -> dict[str, Any] | None:
     """The update after which a nic of a running VM sends nothing more; None when it cannot."""
-    flags = {name: False for name in _SPOOFING if getattr(nic, name)}
-    lists: dict[str, list[str]] = {
-        name: [] for name in ("ips", "allowed_ips") if getattr(nic, name)
-    }
-    changed = {**lists, **flags}
+    sends = {"ips": bool(nic.ips), "allowed_ips": bool(_allowed(nic))}
+    changed: dict[str, Any] = {name: [] for name, some in sends.items() if some}
+    changed |= {name: False for name in _SPOOFING if getattr(nic, name)}
     return {"update_nics": [{"mac": nic.mac, **changed}]} if changed else None
 
 
@@ -295,6 +286,11 @@ def _addresses(vif: _Vif, brand: str) -> tuple[list[str], list[str]]:
     return list(given.values()), allowed
 
 
+def _allowed(nic: vms.Nic) -> list[str]:
+    """vmadm keeps a list that was emptied as one empty address."""
+    return [each for each in nic.allowed_ips if each]
+
+
 def _changes(present: vms.Nic, wanted: _Nic) -> _Nic:
     """The properties of a nic that differ. Those that no port decides stay as they are."""
     now = {
@@ -311,8 +307,8 @@ def _changes(present: vms.Nic, wanted: _Nic) -> _Nic:
     changed = {name: known[name] for name, old in now.items() if known.get(name, old) != old}
     own = {ip.partition("/")[0] for ip in known["ips"]}
     allowed = wanted.get("allowed_ips", [])
-    if {*present.allowed_ips, ""} - own != {*allowed, ""} - own:
-        # vmadm would keep an empty list as one empty address: the nic's own say nothing new
+    if set(_allowed(present)) - own != set(allowed) - own:
+        # not an empty list, see _allowed(): the nic's own addresses say nothing new
         changed["allowed_ips"] = allowed or sorted(own - {"dhcp", "addrconf"})
     return changed
 

@@ -87,6 +87,7 @@ def cases_after(done: Iterable[Outcome], known: set[faulty.Step]) -> Iterator[Ca
 def run(world: worlds.World, case: Case) -> Outcome:
     """Do the operation with its faults, then all that Nova or the user would do next."""
     began = time.monotonic()
+    world.scaffold.stdlog.delete_stored_logs()
     operation = operations.OPERATIONS[case.operation]
     found = Outcome(case, False, [], [])
     try:

@@ -142,8 +142,8 @@ class World(fixtures.Fixture):
         """Do to the node what no tool of its own does."""
         words = {
             "reboot": ["reboot", str(self.node.directory)],
-            "full": ["fault", str(self.node.directory), "disk", "zones", "full"],
-            "free": ["fault", str(self.node.directory), "disk", "zones", "free"],
+            "full": ["fault", str(self.node.directory), "disk", "full"],
+            "free": ["fault", str(self.node.directory), "disk", "free"],
         }[what]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(_Fine):
             try:

@@ -17,9 +17,13 @@ CONF = nova.conf.CONF
 OPEN = {"port_security_enabled": False}
 
 
+# Nova's defaults, which its own tests do without
+WAIT = {"vif_plugging_timeout": 300, "vif_plugging_is_fatal": True}
+
+
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[cloud_module.Cloud]:
-    with cloud_module.Cloud() as cloud:
+    with cloud_module.Cloud(flags=WAIT) as cloud:
         yield cloud
 
 

@@ -186,7 +186,23 @@ def test_user_data_that_is_no_script_is_cloud_inits() -> None:
         assert guest.customer_metadata == {"user-data": text, "cloud-init:user-data": text}
 
 
-@pytest.mark.parametrize("data", [gzip.compress(b"#!/bin/sh\n", mtime=0), b"\xff\xfe", b"a\0b"])
+def test_user_data_in_gzip_are_unpacked() -> None:
+    script = gzip.compress(guest_script := "#!/bin/sh\necho é\n".encode())
+    assert told(an_instance(script)).customer_metadata["user-script"] == guest_script.decode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xfe",
+        b"a\0b",
+        gzip.compress(b"\xff"),
+        gzip.compress(b"a" * (2**18 + 1)),
+        gzip.compress(b"#!/bin/sh\n")[:-1],
+        gzip.compress(b"#!/bin/sh\n") + b"more",
+        b"\x1f\x8bnot",
+    ],
+)
 def test_user_data_that_is_no_text_is_packed_as_mime(data: bytes) -> None:
     text = told(an_instance(data)).customer_metadata["cloud-init:user-data"]
     assert text.isascii()

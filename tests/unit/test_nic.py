@@ -109,6 +109,12 @@ def test_a_port_is_a_nic_with_its_addresses_and_its_router() -> None:
     }
 
 
+def test_a_subnet_may_be_written_with_any_of_its_addresses() -> None:
+    port = vif(subnet("10.0.0.1/24", "10.0.0.5", routes=(("10.9.0.7/16", "10.0.0.9"),)))
+    assert one(port)["ips"] == ["10.0.0.5/24"]
+    assert made(port).routes == {"10.9.0.0/16": "10.0.0.9"}
+
+
 def test_addresses_of_both_versions_are_static_also_where_there_is_dhcp() -> None:
     port = vif(
         subnet("10.0.0.0/24", "10.0.0.5", enable_dhcp=True, dhcp_server="10.0.0.2"),
@@ -638,4 +644,15 @@ def test_a_nic_is_silenced_by_taking_all_it_may_send() -> None:
             }
         ]
     }
-    assert nic.silenced(a_vm(made(vif())).nics[0]) is None
+    # as vmadm shows it then
+    silent = a_vm(made(vif()), nics=[{"mac": present.mac, "allowed_ips": [""]}]).nics[0]
+    assert nic.silenced(silent) is None
+    assert nic.restored(silent) == {"update_nics": [{"mac": present.mac}]}
+
+
+def test_a_silenced_nic_differs_and_is_given_back_what_it_had() -> None:
+    wanted = made(vif(subnet("10.0.0.0/24", "10.0.0.5")))
+    silent = [{**wanted.nics[0], "ips": [], "allowed_ips": [""]}]
+    assert nic.differences(a_vm(wanted, nics=silent), wanted) == {
+        "update_nics": [{"mac": wanted.nics[0]["mac"], "ips": ["10.0.0.5/24"]}]
+    }

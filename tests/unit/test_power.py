@@ -53,9 +53,9 @@ class Counting:
 class World:
     """An emulated node, and a watch over it."""
 
-    def __init__(self, emulator: emulated.EmulatedNode) -> None:
+    def __init__(self, emulator: emulated.EmulatedNode, reached: node.Node) -> None:
         self.emulator = emulator
-        self.carrier = Counting(node.Node.local(tool_path=emulator.tools).transport)
+        self.carrier = Counting(reached.transport)
         self.gz = node.Node(self.carrier)
         self.told: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.watch = watch.Watch(
@@ -122,11 +122,32 @@ class World:
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     with emulated.EmulatedNode("--speed", SPEED) as emulator:
-        made = World(emulator)
+        made = World(emulator, node.Node.local(tool_path=emulator.tools))
         made.watch.start()
         until(lambda: made.watch.current)
         yield made
         made.watch.stop()
+
+
+@pytest.fixture(scope="module")
+def remote() -> Iterator[World]:
+    """A world behind SSH, whose connection can break."""
+    with emulated.EmulatedNode("--speed", SPEED, "--ssh", "127.0.0.1:0") as emulator:
+        ssh = emulator.facts()["ssh"]
+        reached = node.Node.ssh(
+            ssh["host"],
+            port=ssh["port"],
+            user=ssh["user"],
+            key_file=ssh["identity"],
+            known_hosts_file=ssh["known_hosts"],
+            pfexec=False,
+        )
+        with reached:
+            made = World(emulator, reached)
+            made.watch.start()
+            until(lambda: made.watch.current)
+            yield made
+            made.watch.stop()
 
 
 @pytest.fixture(scope="module", params=BRANDS)
@@ -288,13 +309,12 @@ def test_a_failed_vm(world: World) -> None:
 def test_a_start_meets_a_shutdown(world: World, hard: bool) -> None:
     """The guest is on its way down: it is waited for, then started."""
     vm = world.create("joyent-minimal")
-    word = threading.Thread(
-        target=world.emulator.tool, args=("vmadm", "stop", vm.uuid, *(["-F"] if hard else []))
-    )
-    word.start()
-    until(lambda: world.known(vm).state == "shutting_down" or world.known(vm).state == "stopped")
+    words = ("vmadm", "stop", vm.uuid, *(["-F"] if hard else []))
+    earlier = threading.Thread(target=world.emulator.tool, args=words)
+    earlier.start()
+    until(lambda: world.known(vm).state in ("shutting_down", "down", "stopped"))
     power.start(world.gz, world.watch, vm)
-    word.join(SECONDS)
+    earlier.join(SECONDS)
     until(lambda: world.shown(vm)["state"] == "running")
     world.delete(vm)
 
@@ -329,6 +349,61 @@ def test_a_command_that_fails(
         act(world, vm)
     assert world.is_up(vm) is up
     world.delete(vm)
+
+
+@pytest.mark.parametrize("kind", ["lose-after", "lose-before"])
+@pytest.mark.parametrize(
+    ("verb", "shown", "act", "up"),
+    [
+        ("start", "stopped", lambda w, vm: power.start(w.gz, w.watch, vm), True),
+        ("stop", "running", lambda w, vm: power.stop(w.gz, w.watch, vm, 60), False),
+        (
+            "reboot",
+            "running",
+            lambda w, vm: power.reboot(w.gz, w.watch, vm, hard=False, seconds=60),
+            True,
+        ),
+    ],
+    ids=["start", "stop", "reboot"],
+)
+def test_a_connection_that_breaks(
+    remote: World,
+    kind: str,
+    verb: str,
+    shown: str,
+    act: Callable[[World, Any], None],
+    up: bool,
+) -> None:
+    """What became of the command is looked up; one that did not run is not waited for."""
+    vm = remote.create("joyent-minimal", autoboot=shown == "running")
+    before = remote.known(vm).zoneid
+    remote.fault("add", "vmadm", kind, "--match", f"^{verb} ", "--count", "1")
+    began = time.monotonic()
+    if kind == "lose-after":
+        act(remote, vm)
+    else:
+        with pytest.raises(errors.OutcomeUnknown):
+            act(remote, vm)
+        assert remote.shown(vm)["state"] == shown
+        assert time.monotonic() - began < SECONDS / 2
+        act(remote, vm)
+    assert remote.is_up(vm) is up
+    assert remote.shown(vm)["zoneid"] != before
+    remote.delete(vm)
+
+
+def test_a_command_that_goes_on_without_us(remote: World) -> None:
+    """The connection breaks while the guest is still on its way down: its end is awaited."""
+    vm = remote.create("joyent-minimal")
+    remote.fault("guest", vm.uuid, "shutdown_seconds=50")
+    earlier = threading.Thread(target=remote.emulator.tool, args=("vmadm", "stop", vm.uuid))
+    earlier.start()
+    until(lambda: any(each.changes for each in remote.gz.ps.list()))
+    remote.fault("add", "vmadm", "lose-before", "--match", "^stop ", "--count", "1")
+    power.stop(remote.gz, remote.watch, vm, 60)
+    earlier.join(SECONDS)
+    assert not remote.is_up(vm)
+    remote.delete(vm)
 
 
 def test_a_node_that_cannot_be_asked(world: World) -> None:
