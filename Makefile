@@ -46,8 +46,9 @@ gate: $(VENV)/.tox ## real OpenStack services on an emulated node
 genconfig: $(VENV)/.test ## write etc/nova-smartos.conf.sample anew
 	$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/nova-smartos.conf
 
-gendocs: $(VENV)/.test ## write doc/source/user/properties.rst and etc/metadefs anew
+gendocs: $(VENV)/.test ## write anew what is made from code: doc/source/user and etc/metadefs
 	$(BIN)/python -m doc.properties
+	$(BIN)/python -m doc.support_matrix
 
 lint: $(VENV)/.tox ## format, lint, types, import rules, spelling
 	$(BIN)/tox -q -e pep8

@@ -8,6 +8,7 @@ document into another in `translate`.
 import functools
 
 import nova.conf
+from nova import context as nova_context
 from nova import exception
 from nova.compute import task_states, vm_states
 from nova.virt import configdrive, driver
@@ -61,17 +62,18 @@ class SmartOSDriver(driver.ComputeDriver):
         self._served = host
         self._node = smartos_conf.connect(CONF)
         with errors.translated():
-            reconcile.wait_for_earlier(self._node)
             self._watch = watch.Watch(self._node, self._changed)
-            self._host = compute_node.Host(self._node, self._watch.vms, self._locks.held)
+            self._host = compute_node.Host(self._node, self._watch.vms, self._locks.held, host)
+            context = nova_context.get_admin_context()
+            compute_node.refuse_rename(context, self._host.uuid, self._host.name, host)
             compute_node.remember_node(self._host.uuid, self._host.name)
+            reconcile.wait_for_earlier(self._node)
             self._images = image.Images(self._node, CONF[smartos_conf.GROUP])
             self._images.start()
             self._watch.start()
 
     def process_instances_at_startup(self, context, instances):
-        """Refuse a node that has another name now; then mend what a crash has left, where safe."""
-        compute_node.refuse_rename(context, self._host.uuid, self._host.name)
+        """Mend what a crash has left, where that is safe."""
         reap = CONF.running_deleted_instance_action == "reap"
         try:
             reconcile.at_start(self._node, context, self._served, reap=reap)
@@ -413,8 +415,16 @@ class SmartOSDriver(driver.ComputeDriver):
             power.unpause(self._node, self._watch, instance)
 
     def suspend(self, context, instance):
-        """Refused: no brand can."""
-        power.suspend()
+        """Refused: no brand can keep its guest's memory on disk.
+
+        bhyve has no way to. kvm's monitor could migrate into a program that writes a file, but in
+        its zone no process can be made (limit_priv without proc_fork, vm/proptable.js).
+        """
+        raise errors.Refused("SmartOS cannot keep the memory of a guest on disk: stop it instead")
+
+    def resume(self, context, instance, network_info, block_device_info=None, share_info=None):
+        """Refused, as nothing can be suspended."""
+        raise errors.Refused("SmartOS cannot suspend a guest, so there is nothing to resume")
 
     def resume_state_on_host_boot(
         self, context, instance, network_info, share_info, block_device_info=None

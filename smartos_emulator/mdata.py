@@ -23,6 +23,7 @@ from smartos_emulator.vmadm import failures
 
 if typing.TYPE_CHECKING:
     from smartos_emulator import node as node_module
+    from smartos_emulator import zones
 
 #: Where a virtual machine's second serial line lies, seen from its zone.
 SERIAL = "/tmp/vm.ttyb"
@@ -46,8 +47,12 @@ class Agent:
         self._selector.register(self._wakes, selectors.EVENT_READ, None)
         self._thread: threading.Thread | None = None
 
-    def open(self, uuid: str, path: pathlib.Path) -> None:
-        """Serve a guest at a path, until close()."""
+    def open(self, zone: "zones.Zone") -> None:
+        """Serve a guest until close(): a zone finds its socket below its /.zonecontrol."""
+        path = self._node.path(f"/var/zonecontrol/{zone.name}/metadata.sock")
+        if zone.brand in ("bhyve", "kvm"):
+            path = self._node.zones.inside(zone.name).host(SERIAL, follow=False)
+        uuid = zone.uuid
         listener = unix.listen(path)
         listener.setblocking(False)
         with self._lock:

@@ -17,6 +17,7 @@ from smartos_emulator import (
     faults,
     fwadm,
     imgadm,
+    mdata,
     metrics,
     network,
     sshd,
@@ -86,6 +87,7 @@ class Node:
         self.firewall = fwadm.Firewall(self)
         self.zones = zones.Zones(self)
         self.vms = vmadm.Vms(self)
+        self.metadata = mdata.Agent(self)
         self.sshd = sshd.Server(self) if config.ssh else None
 
     def boot(self) -> None:
@@ -104,6 +106,7 @@ class Node:
     def close(self) -> None:
         """Let go of what lies outside this process."""
         self.zones.close()
+        self.metadata.stop()
         if self.sshd:
             self.sshd.stop()
 

@@ -20,10 +20,10 @@ import typing
 from smartos_emulator import call as call_module
 from smartos_emulator import state as state_module
 from smartos_emulator import zoneroot
-from smartos_emulator.guest import qmp
 
 if typing.TYPE_CHECKING:
     from smartos_emulator import node as node_module
+    from smartos_emulator.guest import qmp
 
 LOG = logging.getLogger("smartos_emulator")
 
@@ -99,7 +99,6 @@ class Zones:
         self._changed = threading.Condition(self._lock)
         self._zones: dict[str, Zone] = {}
         self._monitors: dict[str, qmp.Monitor] = {}
-        self._agent = mdata.Agent(node)
         self._scripts: dict[str, dict[str, str]] = node.state_file("guests").load({})
         self._ids = itertools.count(1)
         self._pids = self._new_pids(random.Random(node.config.seed))
@@ -281,7 +280,7 @@ class Zones:
             self._node.metrics.boot(vm, zone.id)
         if zone.brand == "kvm":
             self._monitors[zone.name] = self._start_monitor(zone)
-        self._agent.open(zone.uuid, self._metadata_socket(zone))
+        self._node.metadata.open(zone)
         self._move(zone, "running")
         self._background(lambda: self._guest_boot(zone, zone.generation))
 
@@ -307,14 +306,8 @@ class Zones:
         self._tear_down(zone, vm, exit_status)
         self._move(zone, "installed")
 
-    def _metadata_socket(self, zone: Zone) -> pathlib.Path:
-        """Where the guest asks for its metadata; a zone finds it below its /.zonecontrol."""
-        if zone.brand in ("bhyve", "kvm"):
-            return self.inside(zone.name).host(mdata.SERIAL, follow=False)
-        return self._node.path(f"/var/zonecontrol/{zone.name}/metadata.sock")
-
     def _tear_down(self, zone: Zone, vm: dict[str, typing.Any] | None, exit_status: int) -> None:
-        self._agent.close(zone.uuid)
+        self._node.metadata.close(zone.uuid)
         self._write_last_exited(zone, exit_status)
         if monitor := self._monitors.pop(zone.name, None):
             monitor.close()
@@ -330,14 +323,15 @@ class Zones:
         """End what the guests' hypervisors keep open on this machine."""
         for monitor in self._monitors.values():
             monitor.close()
-        self._agent.stop()
 
     def stands_still(self, name: str) -> bool:
         """Whether a guest was stopped by its monitor: it does nothing until that lets it go on."""
         monitor = self._monitors.get(name)
         return monitor is not None and not monitor.running
 
-    def _start_monitor(self, zone: Zone) -> qmp.Monitor:
+    def _start_monitor(self, zone: Zone) -> "qmp.Monitor":
+        from smartos_emulator.guest import qmp  # what guests run imports this module
+
         # QEMU runs in the zone, so that no link leads it out of there
         return qmp.Monitor(
             self.inside(zone.name).host(qmp.PATH, follow=False),

@@ -47,6 +47,9 @@ def main(name: str, folder: str, where: str = "") -> None:
 def smartos(module: Any, folder: pathlib.Path, where: str) -> dict[str, str]:
     """Where this source looks: a socket in an lx zone, a serial line in a machine."""
     module.LEGACY_USER_D = str(folder / "db")
+    # a socket's path must not have many letters
+    place, where = os.path.split(where)
+    os.chdir(place)
     if not where.endswith("ttyb"):
         module.DataSourceSmartOS.smartos_type = module.SMARTOS_ENV_LX_BRAND
         return {"metadata_sockfile": where}

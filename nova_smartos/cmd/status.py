@@ -353,7 +353,12 @@ class Checks(upgradecheck.UpgradeCommands):
         gz = self._gz
         if self._info.zpool is None:
             return
-        found = host.Host(gz, lambda: {vm.uuid: vm for vm in gz.vmadm.lookup()}, frozenset)
+        found = host.Host(
+            gz,
+            machines=lambda: {vm.uuid: vm for vm in gz.vmadm.lookup()},
+            in_flight=frozenset,
+            served=self._conf.host,
+        )
         for name, each in found.inventory({}).items():
             if each["reserved"] >= each["total"]:
                 yield (

@@ -7,7 +7,7 @@ failed launch removes what the node then shows, a successful one asks the guest.
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nova import context as nova_context
@@ -189,8 +189,7 @@ def reprovision(
         try:
             gz.vmadm.reprovision(vm.uuid, base.uuid)
         except errors.OutcomeUnknown as error:
-            LOG.warning("VM %s: %s; looking what becomes of it", vm.uuid, error)
-            now = known.wait(vm.uuid, _is_made, vmadm.PROVISION_SECONDS)
+            now = _outcome(known, error, vm.uuid, _is_made, vmadm.PROVISION_SECONDS)
             if now is None or now.state != vms.State.RUNNING or base.uuid not in _images(now):
                 raise
         if not vm.hvm:
@@ -202,6 +201,9 @@ def destroy(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> 
     uuid = instance.uuid
     try:
         vm = known.get(uuid)
+        if identity.of(vm) is None:
+            # while a VM comes or goes, events tell of it without its metadata
+            vm = known.get(uuid, fresh=True)
     except errors.NotFound:
         LOG.info("There is no VM to delete", instance=instance)
         return
@@ -218,11 +220,11 @@ def _create(gz: node.Node, known: watch.Watch, document: Mapping[str, Any]) -> N
     try:
         gz.vmadm.create(document)
     except errors.OutcomeUnknown as error:
-        LOG.warning("VM %s: %s; looking what becomes of it", uuid, error)
         wanted = vms.State.RUNNING if document["autoboot"] else vms.State.STOPPED
-        if known.wait(uuid, lambda vm: vm is not None, APPEAR_SECONDS) is None:
+        if _outcome(known, error, uuid, lambda vm: vm is not None, APPEAR_SECONDS) is None:
             raise
-        vm = known.wait(uuid, _is_made, vmadm.PROVISION_SECONDS + APPEAR_SECONDS)
+        seconds = vmadm.PROVISION_SECONDS + APPEAR_SECONDS
+        vm = _outcome(known, error, uuid, _is_made, seconds)
         if vm is None or vm.state != wanted:
             raise
 
@@ -233,10 +235,25 @@ def _delete(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
     except errors.NotFound:
         LOG.info("VM %s was gone already", vm.uuid)
     except errors.OutcomeUnknown as error:
-        LOG.warning("VM %s: %s; looking what becomes of it", vm.uuid, error)
-        if known.wait(vm.uuid, lambda left: left is None, APPEAR_SECONDS) is not None:
+        left = _outcome(known, error, vm.uuid, lambda left: left is None, APPEAR_SECONDS)
+        if left is not None:
             raise
     guest.remove_drive(gz, vm)
+
+
+def _outcome(
+    known: watch.Watch,
+    error: errors.OutcomeUnknown,
+    uuid: str,
+    wanted: Callable[[vms.Vm | None], bool],
+    seconds: float,
+) -> vms.Vm | None:
+    """What has become of a VM after a lost command: its error stands if nobody can tell."""
+    LOG.warning("VM %s: %s; looking what becomes of it", uuid, error)
+    try:
+        return known.wait(uuid, wanted, seconds)
+    except errors.SmartOSError as another:
+        raise error from another
 
 
 def _images(vm: vms.Vm) -> set[str | None]:

@@ -5,6 +5,7 @@ A config drive is a disk of a virtual machine, written through the node's device
 a zone mounts: nothing here opens a file below the root of a VM.
 """
 
+import dataclasses
 import io
 import pathlib
 import tarfile
@@ -159,7 +160,10 @@ def tell_all(gz: node.Node, busy: Collection[str], machines: Mapping[str, vms.Vm
     """
     try:
         instances = objects.InstanceList.get_by_host(
-            context.get_admin_context(), CONF.host, expected_attrs=_NEEDED, use_slave=True
+            context.get_admin_context(),
+            CONF.host,
+            expected_attrs=[*_NEEDED, "flavor"],
+            use_slave=True,
         )
     except Exception:
         LOG.exception("Nova could not be asked for the instances of this host")
@@ -180,7 +184,9 @@ def set_admin_password(
         raise exception.SetAdminPasswdNotSupported()
     user = metadata.admin_user(image_meta)
     line = _password_line(vm, user, password)
-    secrets = tuple({password, line.partition(":")[2]} - {""})
+    # what stands in the command anyway is no secret
+    told = {password, line.partition(":")[2]}
+    secrets = tuple(each for each in told if each not in " ".join(command))
     result = gz.zlogin.run(
         vm.uuid,
         command,
@@ -220,6 +226,10 @@ def _changes(instance: objects.Instance, vm: vms.Vm) -> dict[str, Any]:
         hvm=vm.hvm,
         properties=specs.image_properties(instance),
     )
+    if instance.obj_attr_is_set("flavor"):
+        # a server can be given another name
+        internal = {**wanted.internal_metadata, **identity.mark(instance)}
+        wanted = dataclasses.replace(wanted, internal_metadata=internal)
     return metadata.changes(vm, wanted)
 
 

@@ -2,6 +2,7 @@
 """The node as Nova's compute node: who it is, and what it has."""
 
 import dataclasses
+import datetime
 import math
 import os
 import threading
@@ -37,11 +38,8 @@ class Reading:
 
     storage: inventory.Storage
     machines: tuple[vms.Vm, ...]
-
-    @property
-    def foreign_mib(self) -> int:
-        """The memory that VMs may take which are not instances of this service."""
-        return sum(inventory.ram_mib(vm) for vm in self.machines if not is_ours(vm))
+    #: the memory that VMs may take which are not instances of this service
+    foreign_mib: int
 
 
 class Host:
@@ -56,11 +54,16 @@ class Host:
         gz: node.Node,
         machines: Callable[[], Mapping[str, vms.Vm]],
         in_flight: Callable[[], Iterable[str]],
+        served: str,
     ) -> None:
-        """`machines` are the VMs on the node; `in_flight` those that are being made or deleted."""
+        """`machines` are the VMs on the node; `in_flight` those that are being made or deleted.
+
+        `served` is the name of the nova-compute, which stands in the marks of its VMs.
+        """
         self._node = gz
         self._machines = machines
         self._in_flight = in_flight
+        self._served = served
         self._lock = threading.Lock()
         self._stale = False
         self._reading: Reading | None = None
@@ -83,7 +86,8 @@ class Host:
     def resources(self) -> dict[str, Any]:
         """What the node has and what of it is in use, after a fresh look at its pool."""
         found = self.refresh()
-        return inventory.resources(self.facts, found.storage, found.machines)
+        now = datetime.datetime.now(datetime.UTC)
+        return inventory.resources(self.facts, found.storage, found.machines, now)
 
     def inventory(self, known: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
         """Placement's inventory, from the last reading; `known` is what Placement has of it."""
@@ -110,12 +114,15 @@ class Host:
             # it may come back with another platform
             self._stale = True
             raise
+        foreign_mib = 0
         for uuid, vm in machines.items():
             mark = identity.of(vm)
-            if mark is not None and mark.host == CONF.host:
+            if mark is not None and mark.host == self._served:
                 granted[uuid] = inventory.granted(mark.flavor)
+            else:
+                foreign_mib += inventory.ram_mib(vm)
         space = inventory.storage(pool, rows, machines, granted)
-        self._reading = Reading(space, tuple(machines.values()))
+        self._reading = Reading(space, tuple(machines.values()), foreign_mib)
         return self._reading
 
     def _renew(self) -> None:
@@ -159,12 +166,6 @@ def cpu_stats(gz: node.Node) -> dict[str, int]:
     return inventory.cpu_stats(gz.kstat.read([kstat.Selector("cpu", name="sys"), _PROCESSOR]))
 
 
-def is_ours(vm: vms.Vm) -> bool:
-    """Whether the VM is an instance of this service."""
-    mark = identity.of(vm)
-    return mark is not None and mark.host == CONF.host
-
-
 def remember_node(uuid: str, name: str) -> None:
     """Make the node's own UUID the compute node's, in Nova's file; refuse to take over another's.
 
@@ -189,18 +190,28 @@ def remember_node(uuid: str, name: str) -> None:
         )
 
 
-def refuse_rename(context: nova_context.RequestContext, uuid: str, name: str) -> None:
-    """Refuse a node whose host name is not the one that Nova's database has for it."""
+def refuse_rename(context: nova_context.RequestContext, uuid: str, name: str, served: str) -> None:
+    """Refuse a node, or a service, that Nova's database has under another name.
+
+    Nova would refuse it as well, without a word of what to do.
+    """
     try:
         known = compute_node.ComputeNode.get_by_uuid(context, uuid)
     except exception.ComputeHostNotFound:
         return
     if known.hypervisor_hostname != name:
         raise exception.InvalidConfiguration(
-            f"The node {uuid} calls itself {name}, but Nova knows it as "
+            f"Possible rename detected: the node {uuid} calls itself {name}, and Nova knows it as "
             f"{known.hypervisor_hostname}. Refusing to start; nothing was changed. Give the node "
-            f"its old name again (hostname={known.hypervisor_hostname} in /usbkey/config, and the "
-            "command hostname until it boots)."
+            f"its name again: hostname={known.hypervisor_hostname} in /usbkey/config, and the "
+            f"commands 'hostname {known.hypervisor_hostname}' and 'sysinfo -u' until it boots."
+        )
+    if known.host != served:
+        raise exception.InvalidConfiguration(
+            f"Possible rename detected: Nova knows the node {name} ({uuid}) as that of the host "
+            f"{known.host}, and this nova-compute is {served}. Refusing to start; nothing was "
+            f"changed. Set [DEFAULT]host to {known.host} again, or [smartos] to the node that "
+            f"is to be {served}'s."
         )
 
 

@@ -103,15 +103,6 @@ def unpause(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> 
     _stand_still(gz, known, instance.uuid, False)
 
 
-def suspend() -> None:
-    """Refuse it: no brand can keep its memory on disk.
-
-    bhyve has no such verb here. kvm's monitor has `migrate`, but the zone that it runs in may not
-    fork, which migrating into a file needs, and its zone's quota has no room for the memory.
-    """
-    raise faults.Refused("SmartOS cannot keep the memory of a guest on disk: stop it instead")
-
-
 # Steps
 
 

@@ -43,6 +43,8 @@ _HALF_MADE = frozenset(
 )
 # Nova's states without a VM
 _WITHOUT_VM = frozenset({vm_states.BUILDING, vm_states.DELETED, vm_states.SHELVED_OFFLOADED})
+# states in which a VM may have other nics than its instance: a stand-in has them, or nothing has
+_OWN_NICS = frozenset({vm_states.ERROR, vm_states.RESCUED})
 
 
 class Kind(enum.StrEnum):
@@ -57,6 +59,7 @@ class Kind(enum.StrEnum):
     NICS = "nics-differ"
     SNAPSHOT = "snapshot-left-over"
     UNALLOCATED = "instance-without-allocation"
+    STAND_IN = "stand-in-left-over"
     VM_DELETED = "vm-of-deleted-instance"
     VM_ELSEWHERE = "vm-of-instance-elsewhere"
     VM_UNKNOWN = "vm-unknown-to-nova"
@@ -136,7 +139,8 @@ class Observed:
         known = self.images | {vm.uuid for vm in self.vms}
         matches = (_DATASET.fullmatch(each.name) for each in self.datasets)
         lone = {match["uuid"] for match in matches if match} - known
-        return frozenset(lone | {vm.uuid for vm in self.vms if identity.of(vm)})
+        stood_in_for = {whose for vm in self.vms if (whose := identity.stands_in_for(vm))}
+        return frozenset(lone | stood_in_for | {vm.uuid for vm in self.vms if identity.of(vm)})
 
 
 def observed(gz: node.Node) -> Observed:
@@ -170,7 +174,9 @@ def findings(there: Observed, desired: Desired) -> list[Finding]:
 
 def foreign(there: Observed, desired: Desired) -> list[vms.Vm]:
     """VMs that are not this host's: an operator's own, another cloud's, another nova-compute's."""
-    return [vm for vm in there.vms if not _is_ours(vm, desired.host)]
+    return [
+        vm for vm in there.vms if not _is_ours(vm, desired.host) and not identity.stands_in_for(vm)
+    ]
 
 
 def _is_ours(vm: vms.Vm, host: str) -> bool:
@@ -180,7 +186,9 @@ def _is_ours(vm: vms.Vm, host: str) -> bool:
 
 def _vm_findings(there: Observed, desired: Desired) -> Iterator[Finding]:
     for vm in there.vms:
-        if _is_ours(vm, desired.host):
+        if whose := identity.stands_in_for(vm):
+            yield from _stand_in_finding(vm, desired.instances.get(whose), whose)
+        elif _is_ours(vm, desired.host):
             instance = desired.instances.get(vm.uuid)
             yield from _vm_finding(vm, instance, desired.host)
 
@@ -223,8 +231,24 @@ def _vm_finding(vm: vms.Vm, instance: Instance | None, host: str) -> Iterator[Fi
             f"the VM is {vm.state}, the instance {instance.vm_state}",
             "openstack server rebuild, or delete",
         )
-    elif instance.macs is not None and instance.launched:
+    elif instance.macs is not None and instance.launched and instance.vm_state not in _OWN_NICS:
         yield from _nic_finding(vm, instance.macs)
+
+
+def _stand_in_finding(vm: vms.Vm, instance: Instance | None, whose: str) -> Iterator[Finding]:
+    """A zone that stands in for another, which Nova must know as being rescued."""
+    if instance is not None and (
+        instance.task_state is not None or instance.vm_state == vm_states.RESCUED
+    ):
+        return
+    yield Finding(
+        Kind.STAND_IN,
+        vm.uuid,
+        f"it stands in for {whose}, which "
+        + ("Nova does not know" if instance is None else f"is {instance.vm_state}"),
+        f"vmadm delete {vm.uuid}",
+        None if instance is None else Action.DELETE_VM,
+    )
 
 
 def _nic_finding(vm: vms.Vm, wanted: frozenset[str]) -> Iterator[Finding]:

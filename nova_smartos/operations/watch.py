@@ -169,10 +169,10 @@ class Watch:
         the change fails, whatever it has done is news.
         """
         with self._lock:
-            before = self._vms.get(uuid)
+            untold = self._news.pop(uuid, None)
+            before = untold.old if untold else self._vms.get(uuid)
             self._confirmed.pop(uuid, None)
             self._changing[uuid] = self._changing.get(uuid, 0) + 1
-            self._news.pop(uuid, None)
         failed = True
         try:
             yield

@@ -7,6 +7,7 @@ Progress and success are reported on stdout, next to the data.
 import builtins
 import dataclasses
 import datetime
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from nova_smartos.smartos import _tool, errors, records, transport
 from nova_smartos.smartos._tool import text
 from nova_smartos.smartos.records import key
+
+LOG = logging.getLogger(__name__)
 
 #: Downloads of many gigabytes; imgadm itself gives up on a source that stands still.
 IMPORT_SECONDS = 4 * 3600
@@ -43,7 +46,10 @@ TEXTS = (
     *_code("InvalidManifest ManifestValidation InvalidUUID", errors.InvalidPayload),
     *_code("InvalidArgument InvalidDockerInfo Usage UnknownOption", errors.InvalidPayload),
     *_code("UnknownCommand UnexpectedNumberOfSnapshots", errors.InvalidPayload),
-    text(r".*cannot receive\b.*: (?:invalid|failed to read from) stream", errors.InvalidPayload, "InvalidStream"),
+    text(r".*cannot receive\b.*: (?:invalid|failed to read from) stream", errors.InvalidPayload,
+         "InvalidStream"),
+    text(r".*cannot receive incremental stream: destination '.*' does not exist",
+         errors.InvalidPayload, "InvalidStream"),
     text(r"imgadm(?: \S+)?: error \(DownloadError\): image file (?:checksum|size)",
          errors.InvalidPayload, "FileMismatch"),
     *_code("InternalError NoSources SourcePing Timeout", errors.ToolError),
@@ -209,8 +215,11 @@ class Imgadm(_tool.Tool):
         self._long("install", "-q", *files, *self._pool(zpool), seconds=seconds)
 
     def list(self) -> builtins.list[Image]:
-        """imgadm list -j: with the clones of each."""
-        return self._read(_images, "list", "-j")
+        """imgadm list -j: with the clones of each.
+
+        Of an image whose manifest makes no sense there is the uuid: the others must not suffer.
+        """
+        return self._read(_listed, "list", "-j")
 
     def show(self, uuid: str) -> Manifest:
         """imgadm show UUID: asks the sources."""
@@ -253,6 +262,21 @@ def _image(output: str) -> Image:
 
 def _images(output: str) -> list[Image]:
     return [Image.from_json(each) for each in records.array(output)]
+
+
+def _listed(output: str) -> list[Image]:
+    return [_image_or_uuid(each) for each in records.array(output)]
+
+
+def _image_or_uuid(document: Any) -> Image:
+    try:
+        return Image.from_json(document)
+    except errors.OutputError as error:
+        manifest = document.get("manifest") if isinstance(document, dict) else None
+        if not isinstance(manifest, dict) or "uuid" not in manifest:
+            raise
+        LOG.warning("image %s: %s", manifest["uuid"], error)
+        return Image.from_json({**document, "manifest": {"uuid": manifest["uuid"]}})
 
 
 def _manifest(output: str) -> Manifest:

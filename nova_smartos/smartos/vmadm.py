@@ -31,13 +31,16 @@ _DONE = re.compile(
 _CREATED = re.compile(r"Successfully (?:created|received) VM (\S+)")
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.*:-]*")
 _NAMED = re.compile(r"(?:Invalid value\(s\) for|Missing required properties): (.+)")
-_PASSWORD = re.compile(r".*_pw|.*password|user-(?:data|script)", re.IGNORECASE)
+_PASSWORD = re.compile(
+    r".*_pw|.*password|(?:cloud-init:)?(?:user-(?:data|script)|vendor-data)", re.IGNORECASE
+)
 _SIGNAL = re.compile(r"[A-Z0-9][A-Z0-9+-]*")
 _SNAPSHOT = re.compile(r"[A-Za-z0-9_.:%-]{1,64}")
 _METADATA = ("customer_metadata", "internal_metadata")
 # What _PASSWORD and _METADATA say, in JSON that may be cut off anywhere: the members' values.
 _TOLD = re.compile(
-    r'("(?:[^"\\]*(?:_pw|password)|user-(?:data|script)|internal_metadata)"\s*:\s*)'
+    r'("(?:[^"\\]*(?:_pw|password)|(?:cloud-init:)?(?:user-(?:data|script)|vendor-data)'
+    r'|internal_metadata)"\s*:\s*)'
     r'(?:"(?:[^"\\]|\\.)*+|\{(?:[^"{}]|"(?:[^"\\]|\\.)*+"?+)*+)',
     re.IGNORECASE | re.DOTALL,
 )

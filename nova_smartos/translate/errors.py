@@ -62,9 +62,7 @@ def nova_exception(
     return exception.InternalError(reason)
 
 
-def _invalid(
-    code: str, reason: str, instance_uuid: str, image_id: str
-) -> exception.NovaException:
+def _invalid(code: str, reason: str, instance_uuid: str, image_id: str) -> exception.NovaException:
     if code in _ADDRESS:
         return exception.VirtualInterfaceCreateException(reason)
     if code in _IMAGE:

@@ -48,7 +48,9 @@ class Identity:
             return None
         if not isinstance(document, dict) or document.get("version") != _VERSION:
             return None
-        values = {field.name: document.get(field.name) for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {
+            field.name: document.get(field.name) for field in dataclasses.fields(cls)
+        }
         flavor = values.pop("flavor")
         if not isinstance(flavor, dict) or not all(isinstance(v, str) for v in values.values()):
             return None

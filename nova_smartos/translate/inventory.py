@@ -7,6 +7,7 @@ Nova's with all that their quotas promise) is reserved.
 """
 
 import dataclasses
+import datetime
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -189,7 +190,9 @@ def granted(flavor: Mapping[str, Any]) -> int:
     return int(gib * GIB + mib * MIB)
 
 
-def resources(facts: Facts, space: Storage, machines: Iterable[vms.Vm]) -> dict[str, Any]:
+def resources(
+    facts: Facts, space: Storage, machines: Iterable[vms.Vm], now: datetime.datetime
+) -> dict[str, Any]:
     """What get_available_resource returns."""
     present = list(machines)
     info = facts.info
@@ -208,12 +211,22 @@ def resources(facts: Facts, space: Storage, machines: Iterable[vms.Vm]) -> dict[
         "cpu_info": json.dumps(cpu_info(facts), sort_keys=True),
         "supported_instances": supported_instances(facts),
         "numa_topology": None,
-        # for flavors with capabilities:smartos_…
         "stats": {
+            # what the API shows as the uptime
+            "uptime": uptime(now - info.boot_time),
+            # for flavors with capabilities:smartos_…
             "smartos_brands": " ".join(facts.brands),
             "smartos_platform": info.live_image,
         },
     }
+
+
+def uptime(passed: datetime.timedelta) -> str:
+    """How long a node has been up, as uptime(1) would say it."""
+    minutes = int(passed.total_seconds()) // 60
+    days = minutes // (24 * 60)
+    clock = f"{minutes // 60 % 24:2}:{minutes % 60:02}"
+    return f"up {days} day{'' if days == 1 else 's'}, {clock}" if days else f"up {clock}"
 
 
 def supported_instances(facts: Facts) -> list[list[str]]:

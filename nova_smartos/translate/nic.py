@@ -5,8 +5,9 @@ Addresses are static whenever Neutron names them: that works without a DHCP serv
 hands them to its guest, and they are what a nic may send from. Only a subnet whose guests configure
 themselves by router advertisements becomes `addrconf`.
 
-What gives a nic more than its own addresses stands in the binding's details, which Neutron alone
-writes; a profile, a flavor or an image has no say in it.
+What allows one nic more than its own addresses stands in the binding's details, which Neutron alone
+writes; a port's profile and an image have no say in it. What a flavor allows all nics of its
+instances, `payload.wired` adds.
 """
 
 import dataclasses

@@ -89,6 +89,62 @@ def test_an_image_from_files_that_we_put_there(target, stream):
         node.files.delete(f"nst-{wanted}")
 
 
+def manifest_of(uuid_, type_, stream):
+    data = {"sha1": hashlib.sha1(stream).hexdigest(), "size": len(stream), "compression": "none"}
+    document = {"v": 2, "uuid": uuid_, "name": "nst", "version": "1", "type": type_}
+    return document | {"os": "other", "owner": str(uuid.UUID(int=0)), "files": [data]}
+
+
+@pytest.mark.known("unverified")
+@pytest.mark.usefixtures("folder")
+def test_a_raw_disk_becomes_an_image(target):
+    """A disk that dd gathers into whole blocks, and zfs sends, is a zvol image to imgadm."""
+    node, wanted = target.node, str(uuid.uuid4())
+    name, volume = f"nst-{wanted}", f"{files.DATASET}/nst-{wanted}"
+    try:
+        node.zfs.create(volume, sparse=True, volsize_bytes=1 << 20)
+        node.files.write_volume(volume, io.BytesIO(b"disk" * 1024))
+        node.zfs.snapshot(f"{volume}@final")
+        with node.zfs.send(f"{volume}@final") as sent:
+            stream = sent.read()
+        document = manifest_of(wanted, "zvol", stream)
+        document |= {"nic_driver": "virtio", "disk_driver": "virtio", "cpu_type": "host"}
+        document["image_size"] = 1
+        text = io.BytesIO(json.dumps(document).encode())
+        manifest_path = node.files.write(f"{name}.json", text)
+        node.imgadm.install(manifest_path, node.files.write(f"{name}.zfs", io.BytesIO(stream)))
+        assert node.imgadm.get(wanted).manifest.image_size_mib == 1
+        assert node.zfs.get(f"zones/{wanted}", "type", "volsize") == {
+            "type": "volume",
+            "volsize": str(1 << 20),
+        }
+        node.imgadm.delete(wanted)
+    finally:
+        node.zfs.destroy(volume, recursive=True)
+        node.files.delete(f"{name}.json")
+        node.files.delete(f"{name}.zfs")
+
+
+@pytest.mark.known("from source")
+@pytest.mark.usefixtures("folder")
+def test_what_a_killed_install_has_left(target, stream):
+    """install fails where a -partial dataset lies, and removes it, so that the next one works."""
+    node, wanted = target.node, str(uuid.uuid4())
+    try:
+        node.zfs.create(f"zones/{wanted}-partial")
+        text = io.BytesIO(json.dumps(manifest_of(wanted, "zone-dataset", stream)).encode())
+        manifest_path = node.files.write(f"nst-{wanted}.json", text)
+        file_path = node.files.write(f"nst-{wanted}", io.BytesIO(stream))
+        with pytest.raises(errors.ToolError):
+            node.imgadm.install(manifest_path, file_path)
+        node.imgadm.install(manifest_path, file_path)
+        assert node.imgadm.get(wanted).manifest.name == "nst"
+        node.imgadm.delete(wanted)
+    finally:
+        node.files.delete(f"nst-{wanted}.json")
+        node.files.delete(f"nst-{wanted}")
+
+
 @pytest.mark.known("recorded")
 def test_what_is_no_uuid(target):
     """A malformed uuid has an error code of its own."""

@@ -113,7 +113,7 @@ def destroy(world: worlds.World, server: worlds.Server) -> None:
 
 def stop(world: worlds.World, server: worlds.Server) -> None:
     """Stop, as the user asks: the guest is given time."""
-    world.driver.power_off(server.instance, 60, 10)
+    world.driver.power_off(server.instance, 2, 1)
 
 
 def start(world: worlds.World, server: worlds.Server) -> None:

@@ -278,6 +278,8 @@ class _Spoilt:
         raise self._broken
 
     def close_stdin(self) -> None:
+        if self._kind is Kind.CUT_INPUT:
+            self._break()
         self._process.close_stdin()
 
     def kill(self) -> None:

@@ -31,7 +31,7 @@ with warnings.catch_warnings():
 
 from nova_smartos import conf as smartos_conf
 from nova_smartos import driver as driver_module
-from nova_smartos.operations import build, interface, reconcile
+from nova_smartos.operations import build, interface, power, reconcile, watch
 from nova_smartos.smartos import node as node_module
 from nova_smartos.smartos import transport
 from smartos_emulator import cli
@@ -39,8 +39,17 @@ from smartos_emulator import cli
 QUIET = openstack.QUIET
 HOST = "compute1"
 PROJECT = "1" * 32
-#: How long the driver waits for what a lost command may still do: emulated ones are quick.
-LOST_SECONDS = 0.3
+#: How long the driver waits for a node: the emulated one's clock runs faster, its own does not.
+HURRIED = {
+    (build, "APPEAR_SECONDS"): 0.3,
+    (interface, "SETTLE_SECONDS"): 0.3,
+    (power, "_WAY_SECONDS"): 2.0,
+    (power, "_LOOK_SECONDS"): 0.3,
+    (power, "_ZONE_STOP_SECONDS"): 2,
+    (power, "_REBOOT_SECONDS"): 4.0,
+    (watch, "_POLL_SECONDS"): 0.3,
+    (watch, "_POLL_BLIND_SECONDS"): 0.1,
+}
 
 # what boots and reboots of the node change of a VM by themselves
 _RESTLESS = frozenset(
@@ -119,15 +128,14 @@ class World(fixtures.Fixture):
         state = self.folder / "state"
         state.mkdir()
         self.scaffold.flags(host=HOST, state_path=str(state))
-        self.scaffold.flags(vif_plugging_timeout=5)
+        self.scaffold.flags(vif_plugging_timeout=5, shutdown_timeout=2)
         options = {**cloud.connection(self.node), "trusted_image_owners": ["*"]}
         options["physical_networks"] = {"*": "external"}
         for name, value in options.items():
             cloud.CONF.set_override(name, value, smartos_conf.GROUP)
         self.scaffold.stub_out("nova_smartos.conf.connect", self._connect)
-        # these wait in real time for a node of which we know that it is quick
-        for module, name in ((build, "APPEAR_SECONDS"), (interface, "SETTLE_SECONDS")):
-            self.useFixture(fixtures.MonkeyPatch(f"{module.__name__}.{name}", LOST_SECONDS))
+        for (module, name), seconds in HURRIED.items():
+            self.useFixture(fixtures.MonkeyPatch(f"{module.__name__}.{name}", seconds))
 
     def _connect(self, conf: Any) -> node_module.Node:
         return node_module.Node(self.transport)

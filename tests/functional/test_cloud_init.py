@@ -33,12 +33,6 @@ def cloud() -> Iterator[cloud_module.Cloud]:
         yield cloud
 
 
-def needed(*programs: str) -> None:
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"missing: {program}")
-
-
 def understood(source: str, folder: pathlib.Path, *where: str) -> Any:
     """What cloud-init makes of its folder, or of the socket that serves the guest's metadata."""
     if not pathlib.Path("/usr/lib/python3/dist-packages/cloudinit").exists():
@@ -97,17 +91,6 @@ def test_a_zones_config_drive(cloud: cloud_module.Cloud, tmp_path: pathlib.Path,
     cloud.delete(server)
 
 
-def test_a_machines_config_drive(cloud: cloud_module.Cloud, tmp_path: pathlib.Path) -> None:
-    needed("isoinfo")
-    server = boot(cloud, "disk", guest_data.SCRIPT.encode(), config_drive=True)
-    unpack_iso(disk(cloud, server, 1), tmp_path / "seed/config_drive")
-    told = understood("ConfigDrive", tmp_path)
-    assert_understood(told, server)
-    assert told["keys"] == [guest_data.KEY]
-    assert told["metadata"]["meta"] == {"role": "web"}
-    cloud.delete(server)
-
-
 def unpack_iso(image: pathlib.Path, folder: pathlib.Path) -> None:
     """The files of an ISO 9660 file system that a guest of OpenStack reads."""
 
@@ -127,28 +110,22 @@ def unpack_iso(image: pathlib.Path, folder: pathlib.Path) -> None:
 # NoCloud
 
 
-def test_a_nocloud_disk(cloud: cloud_module.Cloud, tmp_path: pathlib.Path) -> None:
-    needed("mcopy")
+def test_a_nocloud_disk_and_a_config_drive(
+    cloud: cloud_module.Cloud, tmp_path: pathlib.Path
+) -> None:
+    guest_data.needed("genisoimage", "isoinfo", "mcopy")
     image = cloud.image("disk", smartos_cloudinit_datasource="nocloud")
-    server = boot(cloud, "disk", guest_data.SCRIPT.encode(), image=image)
-    told = understood("NoCloud", unpacked_fat(disk(cloud, server, 1), tmp_path))
+    server = boot(cloud, "disk", guest_data.SCRIPT.encode(), image=image, config_drive=True)
+    unpack_iso(disk(cloud, server, 1), tmp_path / "a/seed/config_drive")
+    told = understood("ConfigDrive", tmp_path / "a")
+    assert_understood(told, server)
+    assert told["keys"] == [guest_data.KEY]
+    assert told["metadata"]["meta"] == {"role": "web"}
+    told = understood("NoCloud", unpacked_fat(disk(cloud, server, 2), tmp_path / "b"))
     assert_understood(told, server)
     assert json.dumps(guest_data.KEY) in told["vendor_data"][0][1]
     (ethernet,) = told["network"]["ethernets"].values()
     assert ethernet["match"]["macaddress"] == cloud.vm(server)["nics"][0]["mac"]
-    cloud.delete(server)
-
-
-def test_a_nocloud_disk_beside_a_config_drive(
-    cloud: cloud_module.Cloud, tmp_path: pathlib.Path
-) -> None:
-    needed("mcopy", "isoinfo")
-    image = cloud.image("disk", smartos_cloudinit_datasource="nocloud")
-    server = boot(cloud, "disk", guest_data.SCRIPT.encode(), image=image, config_drive=True)
-    unpack_iso(disk(cloud, server, 1), tmp_path / "a/seed/config_drive")
-    assert_understood(understood("ConfigDrive", tmp_path / "a"), server)
-    told = understood("NoCloud", unpacked_fat(disk(cloud, server, 2), tmp_path / "b"))
-    assert_understood(told, server)
     cloud.delete(server)
 
 
@@ -161,16 +138,62 @@ def unpacked_fat(image: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-# user data that are no text
-
-
-@pytest.mark.parametrize("data", [gzip.compress(CONFIG.encode()), CONFIG.encode()])
-def test_user_data_of_every_kind(
-    cloud: cloud_module.Cloud, tmp_path: pathlib.Path, data: bytes
-) -> None:
-    needed("mcopy")
+def test_user_data_in_gzip(cloud: cloud_module.Cloud, tmp_path: pathlib.Path) -> None:
+    data = gzip.compress(CONFIG.encode())
+    guest_data.needed("mcopy")
     image = cloud.image("disk", smartos_cloudinit_datasource="nocloud")
     server = boot(cloud, "disk", data, image=image)
     told = understood("NoCloud", unpacked_fat(disk(cloud, server, 1), tmp_path))
     assert ["text/cloud-config", CONFIG] in told["user_data"]
+    cloud.delete(server)
+
+
+# SmartOS
+
+
+def test_metadata_of_an_lx_zone(cloud: cloud_module.Cloud, tmp_path: pathlib.Path) -> None:
+    server = boot(cloud, "lx", CONFIG.encode(), adminPass="Secret-1234")
+    socket = cloud.node.directory / f"root/var/zonecontrol/{server['id']}/metadata.sock"
+    told = understood("SmartOS", tmp_path, str(socket))
+    assert_as_smartos(cloud, told, server)
+    cloud.delete(server)
+
+
+def test_metadata_of_a_machine(cloud: cloud_module.Cloud, tmp_path: pathlib.Path) -> None:
+    server = boot(cloud, "disk", CONFIG.encode(), adminPass="Secret-1234")
+    line = cloud.node.directory / f"root/zones/{server['id']}/root/tmp/vm.ttyb"
+    told = understood("SmartOS", tmp_path, str(line))
+    assert_as_smartos(cloud, told, server)
+    cloud.delete(server)
+
+
+def assert_as_smartos(cloud: cloud_module.Cloud, told: Any, server: dict[str, Any]) -> None:
+    assert told["hostname"] == server["OS-EXT-SRV-ATTR:hostname"]
+    assert told["instance_id"] == server["id"]
+    assert told["keys"] == [guest_data.KEY]
+    assert ["text/cloud-config", CONFIG] in told["user_data"]
+    physical = told["network"]["config"][0]
+    assert physical["mac_address"] == cloud.vm(server)["nics"][0]["mac"]
+    assert "Secret-1234" not in json.dumps(told)
+
+
+def test_a_zones_script_is_cloud_inits_user_script(
+    cloud: cloud_module.Cloud, tmp_path: pathlib.Path
+) -> None:
+    server = boot(cloud, "lx", guest_data.SCRIPT.encode())
+    socket = cloud.node.directory / f"root/var/zonecontrol/{server['id']}/metadata.sock"
+    told = understood("SmartOS", tmp_path, str(socket))
+    assert told["metadata"]["user-script"] == guest_data.SCRIPT
+    assert told["user_data_raw"] == ""
+    written = tmp_path / f"instances/{server['id']}/data/user-script"
+    assert written.read_text() == guest_data.SCRIPT
+    cloud.delete(server)
+
+
+def test_the_largest_user_data(cloud: cloud_module.Cloud, tmp_path: pathlib.Path) -> None:
+    data = b"#cloud-config\n# " + b"x" * (49149 - 16)
+    server = boot(cloud, "disk", data)
+    line = cloud.node.directory / f"root/zones/{server['id']}/root/tmp/vm.ttyb"
+    told = understood("SmartOS", tmp_path, str(line))
+    assert base64.b64decode(told["user_data_raw"]) == data
     cloud.delete(server)

@@ -111,17 +111,23 @@ def known(monkeypatch: pytest.MonkeyPatch) -> list[compute_node.ComputeNode]:
 
 def test_a_node_that_nova_does_not_know_yet(known: list[compute_node.ComputeNode]) -> None:
     known.append(objects.ComputeNode(uuid=uuidsentinel.x, hypervisor_hostname="other"))
-    host.refuse_rename(None, NODE, "headnode")
+    host.refuse_rename(None, NODE, "headnode", "compute1")
 
 
 def test_a_node_by_its_known_name(known: list[compute_node.ComputeNode]) -> None:
-    known.append(objects.ComputeNode(uuid=NODE, hypervisor_hostname="headnode"))
-    host.refuse_rename(None, NODE, "headnode")
+    known.append(objects.ComputeNode(uuid=NODE, hypervisor_hostname="headnode", host="compute1"))
+    host.refuse_rename(None, NODE, "headnode", "compute1")
 
 
 def test_a_node_with_a_new_name_is_refused(known: list[compute_node.ComputeNode]) -> None:
-    known.append(objects.ComputeNode(uuid=NODE, hypervisor_hostname="oldname"))
+    known.append(objects.ComputeNode(uuid=NODE, hypervisor_hostname="oldname", host="compute1"))
     with pytest.raises(exception.InvalidConfiguration) as caught:
-        host.refuse_rename(None, NODE, "headnode")
+        host.refuse_rename(None, NODE, "headnode", "compute1")
     assert "hostname=oldname" in str(caught.value)
     assert "nothing was changed" in str(caught.value)
+
+
+def test_a_service_with_a_new_name_is_refused(known: list[compute_node.ComputeNode]) -> None:
+    known.append(objects.ComputeNode(uuid=NODE, hypervisor_hostname="headnode", host="old"))
+    with pytest.raises(exception.InvalidConfiguration, match="Set .DEFAULT.host to old again"):
+        host.refuse_rename(None, NODE, "headnode", "compute1")

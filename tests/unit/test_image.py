@@ -471,6 +471,24 @@ def test_what_is_no_zfs_stream(place: Place, data: bytes) -> None:
     refused(place, place.glance.add(data, STREAM), "unacceptable", exception.ImageUnacceptable)
 
 
+def test_streams_of_another_sort(place: Place) -> None:
+    """One that wants an origin, one with two snapshots, one with half a stream in it."""
+    zfs, name = place.node.zfs, f"zones/nst-{uuid.uuid4()}"
+    zfs.create(name)
+    try:
+        zfs.snapshot(f"{name}@a")
+        zfs.snapshot(f"{name}@b")
+        with zfs.send(f"{name}@b", base=f"{name}@a") as sent:
+            incremental = sent.read()
+        with zfs.send(f"{name}@b", replicate=True) as sent:
+            two = sent.read()
+    finally:
+        zfs.destroy(name, recursive=True)
+    for data in (incremental, two, two[: len(two) // 2]):
+        wanted = place.glance.add(data, STREAM)
+        refused(place, wanted, "unacceptable", exception.ImageUnacceptable)
+
+
 def test_a_stream_that_is_not_what_its_properties_say(
     place: Place, stream: bytes, tmp_path: pathlib.Path
 ) -> None:
@@ -672,6 +690,19 @@ def test_one_that_cannot_be_deleted_does_not_keep_the_others(
     assert [each.manifest.uuid for each in place.node.imgadm.list()] == [made[1]]
     place.carrier.before = lambda argv: None
     assert place.images.expire(0) == [made[1]]
+
+
+def test_a_manifest_that_makes_no_sense(place: Place, stream: bytes) -> None:
+    """An operator has edited it: neither the start nor the pass ends there."""
+    foreign = place.emulated.image("zone")
+    made = place.ensure(place.glance.add(stream, STREAM)).uuid
+    record = place.emulated.directory / f"root/var/imgadm/images/zones-{foreign}.json"
+    document = json.loads(record.read_text())
+    document["manifest"]["tags"] = "none"
+    record.write_text(json.dumps(document))
+    place.restart()
+    assert place.images.expire(0) == [made]
+    assert [each.manifest.uuid for each in place.node.imgadm.list()] == [foreign]
 
 
 def test_two_that_delete_the_same(place: Place, stream: bytes) -> None:

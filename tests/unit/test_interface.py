@@ -611,17 +611,29 @@ def test_a_late_event_is_awaited_after_the_vm_was_made(neutron: Neutron) -> None
     assert done == ["made", "told", "told", "went on"]
 
 
-def test_a_port_that_failed_ends_the_launch_or_is_left_out(neutron: Neutron) -> None:
+def test_a_port_that_failed_ends_the_launch(neutron: Neutron) -> None:
     down = port(1, active=False)
     with pytest.raises(exception.VirtualInterfaceCreateException, match=down["id"]):
         with neutron.plugged(down):
             neutron.tell(down, "failed")
+
+
+def test_a_port_that_failed_is_left_out_and_the_others_are_awaited(neutron: Neutron) -> None:
     CONF.set_override("vif_plugging_is_fatal", False)
-    other = port(2, active=False)
+    down, other = port(1, active=False), port(2, active=False)
+    done: list[str] = []
+
+    def late() -> None:
+        done.append("told")
+        neutron.tell(other)
+
+    teller = threading.Timer(0.3, late)
     with neutron.plugged(down, other):
         neutron.tell(down, "failed")
-        # the others are awaited all the same
-        assert neutron.tell(other)
+        teller.start()
+    done.append("went on")
+    teller.join()
+    assert done == ["told", "went on"]
 
 
 def test_an_event_that_does_not_come_ends_the_launch_or_is_done_without(neutron: Neutron) -> None:
@@ -641,3 +653,10 @@ def test_a_vm_that_cannot_be_made_is_not_waited_for(neutron: Neutron) -> None:
         with neutron.plugged(port(1, active=False)):
             raise errors.NoSpace("full")
     assert time.monotonic() - began < SECONDS / 2
+
+
+def test_somebody_elses_timeout_is_not_neutrons(neutron: Neutron) -> None:
+    CONF.set_override("vif_plugging_is_fatal", False)
+    with pytest.raises(exception.InstanceEventTimeout):
+        with neutron.plugged(port(1, active=False)):
+            raise exception.InstanceEventTimeout

@@ -91,6 +91,7 @@ def space(**changes: int) -> inventory.Storage:
     )
 
 
+NOW = datetime.datetime.fromtimestamp(1795263807 + 2 * 86400 + 3660, datetime.UTC)
 RATIOS = {"VCPU": 4.0, "MEMORY_MB": 1.0, "DISK_GB": 1.0}
 NOTHING = inventory.Reserves(0, 0, 0)
 
@@ -255,7 +256,7 @@ class HostState:
 
 
 def host_state(found: inventory.Facts) -> HostState:
-    told = inventory.resources(found, space(), [])
+    told = inventory.resources(found, space(), [], NOW)
     return HostState(
         # as ComputeNode keeps them, which refuses words that Nova does not know
         [objects.HVSpec.from_list(each).to_list() for each in told["supported_instances"]],
@@ -326,12 +327,12 @@ def test_resources() -> None:
         vm(uuidsentinel.a, max_physical_memory=512, cpu_cap=250),
         vm(uuidsentinel.b, brand="bhyve", ram=1024, max_physical_memory=2048, vcpus=4),
     ]
-    told = inventory.resources(facts(), space(used=GIB + 1, promised=3 * GIB), machines)
+    told = inventory.resources(facts(), space(used=GIB + 1, promised=3 * GIB), machines, NOW)
     info = json.loads(told.pop("cpu_info"))
     assert info["topology"] == {"cells": 1, "sockets": 2, "cores": 4, "threads": 2}
     assert (info["vendor"], info["model"]) == ("GenuineIntel", "Intel(r) Xeon(r)")
     told.pop("supported_instances")
-    told.pop("stats")
+    assert told.pop("stats")["uptime"] == "up 2 days,  1:01"
     assert told == {
         "uuid": UUID,
         "hypervisor_hostname": NAME,
@@ -350,7 +351,7 @@ def test_resources() -> None:
 
 def test_resources_become_a_compute_node() -> None:
     compute = objects.ComputeNode()
-    compute.update_from_virt_driver(inventory.resources(facts("avx"), space(), []))
+    compute.update_from_virt_driver(inventory.resources(facts("avx"), space(), [], NOW))
     assert compute.uuid == UUID
 
 
@@ -387,7 +388,7 @@ class Traced:
             return {each.uuid: each for each in other.vmadm.lookup()}
 
     def host(self) -> host.Host:
-        return host.Host(self.node, self.machines, frozenset)
+        return host.Host(self.node, self.machines, frozenset, "compute1")
 
 
 @pytest.fixture(scope="module")
@@ -401,13 +402,6 @@ def place() -> Iterator[emulated.EmulatedNode]:
 @pytest.fixture
 def traced(place: emulated.EmulatedNode) -> Traced:
     return Traced(place)
-
-
-@pytest.fixture(autouse=True)
-def compute1() -> Iterator[None]:
-    CONF.set_override("host", "compute1")
-    yield
-    CONF.clear_override("host")
 
 
 def create(place: emulated.EmulatedNode, **payload: Any) -> str:
@@ -560,7 +554,7 @@ def test_a_node_that_is_away_is_neither_gone_nor_empty() -> None:
             retry_seconds=0.5,
         )
         with gz:
-            found = host.Host(gz, dict, frozenset)
+            found = host.Host(gz, dict, frozenset, "compute1")
             tree = tree_of(found)
             found.resources()
             with away(place):
@@ -580,7 +574,7 @@ def test_a_node_that_comes_back_is_asked_what_it_is_now(place: emulated.Emulated
             raise errors.NotStarted("away")
         return {}
 
-    found = host.Host(traced.node, machines, frozenset)
+    found = host.Host(traced.node, machines, frozenset, "compute1")
     lost[0] = True
     with pytest.raises(errors.NotStarted):
         found.resources()
@@ -595,7 +589,7 @@ def test_a_node_that_comes_back_is_asked_what_it_is_now(place: emulated.Emulated
 
 def test_a_node_that_comes_back_as_another_is_not_taken_for_it() -> None:
     with emulated.EmulatedNode("--name", NAME) as place:
-        found = host.Host(node.Node.local(tool_path=place.tools), dict, frozenset)
+        found = host.Host(node.Node.local(tool_path=place.tools), dict, frozenset, "compute1")
         before = found.resources()
         found._stale = True
         place.tool("hostname", "other")

@@ -526,11 +526,6 @@ def test_other_brands_cannot_stand_still(world: World, vm: Any, act: Callable[..
     assert world.carrier.commands == []
 
 
-def test_no_brand_can_be_suspended() -> None:
-    with pytest.raises(NotImplementedError, match="memory of a guest"):
-        power.suspend()
-
-
 def test_a_crash_dump(world: World, vm: Any) -> None:
     put(world, vm, "running")
     if vm.brand in HVM:

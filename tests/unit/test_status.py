@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,6 +29,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONF = nova.conf.CONF
 OTHER = str(uuid.UUID(int=7))
 Code = status.Code
+# most tests run on both; these have to do with one way only, or cost much
+locally = pytest.mark.parametrize("place", ["local"], indirect=True, scope="module")
+by_ssh = pytest.mark.parametrize("place", ["ssh"], indirect=True, scope="module")
 Asked = dict[str, tuple[int, str]]
 
 
@@ -258,34 +261,28 @@ def unreachable(site: Site) -> str:
     return found["Connection"][1]
 
 
+@locally
 def test_no_node_here(site: Site) -> None:
-    if "tool_path" not in site.smartos:
-        pytest.skip("by SSH the address leads to the node")
     del site.smartos["tool_path"]
     assert "connection = ssh" in unreachable(site)
 
 
-def by_ssh(site: Site) -> None:
-    if site.smartos.get("connection") != "ssh":
-        pytest.skip("without SSH there is no such thing")
-
-
+@by_ssh
 def test_no_address(site: Site) -> None:
-    by_ssh(site)
     del site.smartos["node_address"]
     assert "node_address" in unreachable(site)
 
 
+@by_ssh
 def test_nobody_at_the_address(site: Site) -> None:
-    by_ssh(site)
     site.smartos["node_port"] = "1"
     said = unreachable(site)
     assert "cannot connect" in said
     assert "node is up" in said
 
 
+@by_ssh
 def test_a_host_key_that_nobody_checked(site: Site) -> None:
-    by_ssh(site)
     (site.folder / "none").write_text("")
     site.smartos["known_hosts_file"] = str(site.folder / "none")
     said = unreachable(site)
@@ -298,8 +295,8 @@ def new_key(path: pathlib.Path) -> str:
     return path.with_name(path.name + ".pub").read_text()
 
 
+@by_ssh
 def test_another_host_key(site: Site) -> None:
-    by_ssh(site)
     name = pathlib.Path(site.smartos["known_hosts_file"]).read_text().split()[0]
     other = new_key(site.folder / "other").split()
     (site.folder / "known").write_text(f"{name} {other[0]} {other[1]}\n")
@@ -307,15 +304,15 @@ def test_another_host_key(site: Site) -> None:
     assert "host key" in unreachable(site)
 
 
+@by_ssh
 def test_a_key_that_the_node_does_not_take(site: Site) -> None:
-    by_ssh(site)
     new_key(site.folder / "stranger")
     site.smartos["key_file"] = str(site.folder / "stranger")
     assert "does not accept" in unreachable(site)
 
 
+@by_ssh
 def test_a_key_that_everybody_may_read(site: Site) -> None:
-    by_ssh(site)
     path = site.folder / "open"
     path.write_bytes(pathlib.Path(site.smartos["key_file"]).read_bytes())
     path.chmod(0o644)
@@ -323,8 +320,8 @@ def test_a_key_that_everybody_may_read(site: Site) -> None:
     assert str(path) in unreachable(site)
 
 
+@by_ssh
 def test_a_key_that_is_missing(site: Site) -> None:
-    by_ssh(site)
     site.smartos["key_file"] = str(site.folder / "missing")
     assert "missing" in unreachable(site)
 
@@ -491,9 +488,7 @@ def command(*words: str, python: tuple[str, ...] = (), **environment: str) -> An
     )
 
 
-Change = Callable[[Site], None]
-
-
+@locally
 @pytest.mark.parametrize(
     ("option", "value", "code"),
     [
@@ -513,6 +508,7 @@ def test_exit_status(option: str, value: str, code: int, site: Site) -> None:
     assert max(each["result"] for each in results["checks"]) == code
 
 
+@by_ssh
 def test_for_people(site: Site) -> None:
     site.nova["compute_driver"] = "fake.FakeDriver"
     done = command("--config-file", str(site.config()), "upgrade", "check")

@@ -236,7 +236,12 @@ def test_sizes_that_are_no_whole_numbers() -> None:
 def test_secrets_of_a_vm_are_not_in_an_error(end: int | None) -> None:
     document = DOCUMENT | {
         "state": 3,
-        "customer_metadata": {"root_pw": "hunter22", "user-data": '#cloud\nhunter22 "x"'},
+        "customer_metadata": {
+            "root_pw": "hunter22",
+            "user-data": '#cloud\nhunter22 "x"',
+            "cloud-init:user-data": "hunter22",
+            "cloud-init:vendor-data": "hunter22",
+        },
         "vnc_password": "hunter22",
         "internal_metadata": {"nova:token": "hunter22", "a": "}hunter22"},
     }

@@ -426,6 +426,32 @@ def test_what_a_failed_change_has_done_is_news() -> None:
         assert world.news() == ("running", "stopped")
 
 
+def test_what_was_not_told_yet_is_told_when_the_change_fails() -> None:
+    with World(a_vm(1), settle_seconds=0.3) as world:
+        world.connect().say(modify(a_vm(1, "stopped")))
+        until(lambda: world.watch.get(uuid(1)).state == "stopped")
+        with pytest.raises(errors.ToolError), world.watch.changing(uuid(1)):
+            raise errors.ToolError("it failed at once")
+        assert world.news() == ("running", "stopped")
+
+
+def test_what_the_stream_told_of_our_change_is_fresh() -> None:
+    """Nova looks after each change, and before the next: the node is not asked what it has told."""
+    with World(a_vm(1)) as world:
+        stream = world.connect()
+        with world.watch.changing(uuid(1), lambda vm: vm is not None and vm.state == "stopped"):
+            stream.say(modify(a_vm(1, "stopped")))
+        assert world.watch.get(uuid(1), fresh=True).state == "stopped"
+        stream.say(modify(a_vm(1)))
+        assert world.news() == ("stopped", "running")
+        assert world.watch.get(uuid(1), fresh=True).state == "running"
+        assert world.carrier.commands == []
+        world.lose()
+        world.carrier.vms = []
+        with pytest.raises(errors.NotFound):
+            world.watch.get(uuid(1), fresh=True)
+
+
 def test_a_stream_without_word_of_our_change_is_doubted() -> None:
     with World(a_vm(1)) as world:
         world.connect()

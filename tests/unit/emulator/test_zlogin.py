@@ -103,7 +103,7 @@ def test_a_full_pool(node: node_module.Node) -> None:
 
 
 def test_metadata(node: node_module.Node) -> None:
-    assert guest(node, "mdata-list").out == "user-script\n"
+    assert guest(node, "mdata-list").out == "user-script\nadmin_pw\n"
     assert guest(node, "mdata-get", "user-script").out == "echo hi\n"
     assert guest(node, "mdata-get", "none").err == "No metadata for 'none'\n"
     assert guest(node, "mdata-put", "k", "v").status == 0

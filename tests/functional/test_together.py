@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several operations on one server at once: one right result, and nothing left."""
+
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import pytest
+
+from tests.functional import cloud as cloud_module
+
+with cloud_module.warnings.catch_warnings():
+    cloud_module.warnings.simplefilter("ignore")
+    from nova import context as nova_context
+    from nova import exception, objects
+
+pytestmark = cloud_module.QUIET
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[cloud_module.Cloud]:
+    with cloud_module.Cloud(flags={("quota", "instances"): -1, ("quota", "cores"): -1}) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def slow(cloud: cloud_module.Cloud) -> Iterator[Any]:
+    """Make a subcommand of vmadm wait before it runs."""
+    directory = str(cloud.node.directory)
+
+    def delay(subcommand: str, seconds: int = 1) -> None:
+        words = ("--match", f"^{subcommand}", "--seconds", str(seconds * int(cloud_module.SPEED)))
+        cloud.node.command("fault", directory, "add", "vmadm", "slow", *words)
+
+    yield delay
+    cloud.node.command("fault", directory, "clear")
+
+
+def allocations(cloud: cloud_module.Cloud, server: dict[str, Any]) -> Any:
+    return cloud.placement.get(f"/allocations/{server['id']}", version="1.28").body["allocations"]
+
+
+def instance(server: dict[str, Any]) -> objects.Instance:
+    context = nova_context.get_admin_context()
+    with nova_context.target_cell(context, objects.CellMappingList.get_all(context)[-1]) as cell:
+        return objects.Instance.get_by_uuid(cell, server["id"], expected_attrs=["flavor"])
+
+
+def test_a_delete_during_a_build_leaves_nothing(cloud: cloud_module.Cloud, slow: Any) -> None:
+    slow("create")
+    server = cloud.boot("zone", wait=None)
+    cloud_module.until(
+        lambda: cloud.show(server)["OS-EXT-STS:task_state"] == "spawning", "the build to begin"
+    )
+    cloud.delete(server)
+    assert server["id"] not in cloud.vms()
+    assert allocations(cloud, server) == {}
+
+
+def test_two_deletes_are_one(cloud: cloud_module.Cloud, slow: Any) -> None:
+    server = cloud.boot("zone")
+    known = instance(server)
+    slow("delete")
+    with futures.ThreadPoolExecutor(3) as pool:
+        deletes = [pool.submit(cloud.driver.destroy, None, known, None) for _ in range(3)]
+        for each in deletes:
+            assert each.result(cloud_module.SECONDS) is None
+    assert server["id"] not in cloud.vms()
+    cloud.delete(server)
+
+
+def test_a_launch_that_is_asked_for_twice_makes_one_vm(cloud: cloud_module.Cloud) -> None:
+    server = cloud.boot("zone")
+    before = cloud.vm(server)
+    known = instance(server)
+    image_meta = known.image_meta
+    with pytest.raises(exception.InstanceExists):
+        cloud.driver.spawn(nova_context.get_admin_context(), known, image_meta, [], None, {})
+    after = cloud.vm(server)
+    assert after["create_timestamp"] == before["create_timestamp"]
+    assert after["state"] == "running"
+    cloud.delete(server)
+
+
+def test_a_stop_and_a_reboot_end_in_one_of_their_states(
+    cloud: cloud_module.Cloud, slow: Any
+) -> None:
+    server = cloud.boot("zone")
+    known = instance(server)
+    slow("stop")
+    barrier = threading.Barrier(2)
+
+    def together(call: Any, *arguments: Any) -> None:
+        barrier.wait(cloud_module.SECONDS)
+        call(*arguments)
+
+    driver = cloud.driver
+    with futures.ThreadPoolExecutor(2) as pool:
+        ends = [
+            pool.submit(together, driver.power_off, known),
+            pool.submit(together, driver.reboot, None, known, known.get_network_info(), "HARD"),
+        ]
+        for each in ends:
+            each.result(cloud_module.SECONDS)
+    vm = cloud.vm(server)
+    assert (vm["state"], vm["autoboot"]) in [("running", True), ("stopped", False)]
+    cloud.delete(server)
+
+
+def test_twenty_at_once(cloud: cloud_module.Cloud) -> None:
+    image, flavor = cloud.image("zone"), cloud.flavor()
+    servers = [cloud.boot(image=image, flavor=flavor, wait=None) for _ in range(20)]
+    for server in servers:
+        cloud.wait(server)
+    assert {server["id"] for server in servers} <= set(cloud.vms())
+    for server in servers:
+        cloud.api.delete_server(server["id"])
+    for server in servers:
+        cloud.gone(server)
+    assert cloud.vms() == []
