@@ -32,7 +32,7 @@ NODE_TREES = (
     "/zones",
 )
 # Programs of the host that only the node's paths take from it.
-SHARED_WITH_HOST = ("dd", "ls", "rm")
+SHARED_WITH_HOST = ("dd", "ls", "rm", "tail")
 
 
 def is_of_node(path: str) -> bool:

@@ -41,9 +41,9 @@ def info(node: "node_module.Node", vm: Vm, types: list[str]) -> Vm:
 
 
 def vnc(node: "node_module.Node", vm: Vm) -> Vm:
-    """Where the display listens: on the admin address, at the VM's port or a random one."""
-    port = vm.get("vnc_port") or _random_port(vm, "vnc")
-    if port == -1:
+    """Where vmadmd listens for the display: on the admin address, at the VM's port or any."""
+    port = node.displays.port(vm)
+    if port is None:
         return {}
     facts = {"host": node.config.admin_ip, "port": port}
     if port >= _FIRST_DISPLAY_PORT:

@@ -13,6 +13,8 @@ from smartos_emulator import (
     call,
     client,
     clock,
+    consoles,
+    display,
     events,
     faults,
     fwadm,
@@ -88,6 +90,8 @@ class Node:
         self.zones = zones.Zones(self)
         self.vms = vmadm.Vms(self)
         self.metadata = mdata.Agent(self)
+        self.consoles = consoles.Consoles(self)
+        self.displays = display.Displays(self)
         self.sshd = sshd.Server(self) if config.ssh else None
 
     def boot(self) -> None:
@@ -107,6 +111,8 @@ class Node:
         """Let go of what lies outside this process."""
         self.zones.close()
         self.metadata.stop()
+        self.consoles.stop()
+        self.displays.stop()
         if self.sshd:
             self.sshd.stop()
 

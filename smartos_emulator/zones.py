@@ -150,7 +150,7 @@ class Zones:
                 "ro" not in one.get("options", []),
             )
             for one in (self._node.vms.get(zone.uuid) or {}).get("filesystems", [])
-            if one.get("type") == "lofs"
+            if one.get("type") == "lofs" and {"source", "target"} <= one.keys()
         }
 
         def mounted(parts: tuple[str, ...]) -> zoneroot.Mount | None:
@@ -222,6 +222,7 @@ class Zones:
                 raise ZoneError(f"zonecfg: Zone {name} already installed; delete not allowed.\n")
             del self._zones[name]
             self._file(name).delete()
+        self._node.consoles.gone(name)
 
     def mark(self, name: str, at_rest: str) -> None:
         """Set the state of a zone that is not running."""
@@ -281,6 +282,7 @@ class Zones:
         if zone.brand == "kvm":
             self._monitors[zone.name] = self._start_monitor(zone)
         self._node.metadata.open(zone)
+        self._node.consoles.up(zone, vm)
         self._move(zone, "running")
         self._background(lambda: self._guest_boot(zone, zone.generation))
 
@@ -308,6 +310,7 @@ class Zones:
 
     def _tear_down(self, zone: Zone, vm: dict[str, typing.Any] | None, exit_status: int) -> None:
         self._node.metadata.close(zone.uuid)
+        self._node.consoles.down(zone)
         self._write_last_exited(zone, exit_status)
         if monitor := self._monitors.pop(zone.name, None):
             monitor.close()
@@ -406,6 +409,7 @@ class Zones:
             return
         if outcome != "never":
             self._say_provisioned(zone, outcome)
+        self._node.consoles.ready(zone)
         self._run_operator_script(zone, generation)
 
     def _say_provisioned(self, zone: Zone, outcome: str) -> None:

@@ -83,27 +83,13 @@ class Images:
         However many ask for it at once, one of them brings it.
         """
         wanted = manifest.wanted(image_meta, properties)
-        while True:
-            with self._guard:
-                self._asked[wanted.uuid] = time.time()
-                found = self._present.get(wanted.uuid)
-                if found is not None:
-                    return found
-                flight = self._flights.get(wanted.uuid)
-                leads = flight is None
-                if flight is None:
-                    flight = self._flights[wanted.uuid] = futures.Future()
-            if leads:
-                with self._leading(wanted.uuid, flight):
-                    image = self._look(wanted) or self._bring(
-                        context, wanted, image_meta, trusted_certs
-                    )
-                    flight.set_result(image)
-                return image
-            try:
-                return flight.result()
-            except _PERSONAL:
-                continue
+        try:
+            return self._ensured(context, wanted, image_meta, trusted_certs)
+        except exception.ImageNotFound as error:
+            # it is the same for every node
+            raise _unacceptable(
+                wanted.glance_id, "Glance has no such image for its user"
+            ) from error
 
     def cache(self, context: nova_context.RequestContext, image_id: str) -> bool:
         """Bring a Glance image before anybody boots it; False when it was there."""
@@ -285,6 +271,35 @@ class Images:
         except errors.SmartOSError as error:
             LOG.warning("%s stays on the node for now: %s", dataset, error)
 
+    def _ensured(
+        self,
+        context: nova_context.RequestContext,
+        wanted: manifest.Wanted,
+        image_meta: image_metas.ImageMeta,
+        trusted_certs: Any,
+    ) -> payload.Image:
+        while True:
+            with self._guard:
+                self._asked[wanted.uuid] = time.time()
+                found = self._present.get(wanted.uuid)
+                if found is not None:
+                    return found
+                flight = self._flights.get(wanted.uuid)
+                leads = flight is None
+                if flight is None:
+                    flight = self._flights[wanted.uuid] = futures.Future()
+            if leads:
+                with self._leading(wanted.uuid, flight):
+                    image = self._look(wanted) or self._bring(
+                        context, wanted, image_meta, trusted_certs
+                    )
+                    flight.set_result(image)
+                return image
+            try:
+                return flight.result()
+            except _PERSONAL:
+                continue
+
     def _install(self, wanted: manifest.Wanted, manifest_path: str, file_path: str) -> None:
         # imgadm does not take over what an earlier, killed one has left
         with contextlib.suppress(errors.NotFound):
@@ -314,7 +329,7 @@ class Images:
         with self._guard:
             # what came in the meantime stays
             for uuid in before:
-                del self._present[uuid]
+                self._present.pop(uuid, None)
             self._present |= {each.manifest.uuid: _image(each.manifest) for each in ours}
         return ours
 

@@ -102,6 +102,12 @@ def remove_stand_in(gz: node.Node, known: watch.Watch, uuid: str) -> None:
     other = known.vms().get(stand_in(uuid))
     if other is None:
         return
+    if identity.stands_in_for(other) is None:
+        # while a VM comes or goes, events tell of it without its metadata
+        try:
+            other = known.get(other.uuid, fresh=True)
+        except errors.NotFound:
+            return
     if identity.stands_in_for(other) != uuid:
         raise errors.InvalidState(f"VM {other.uuid} is not the stand-in of {uuid}", code="Foreign")
     try:

@@ -55,8 +55,11 @@ class Files(_tool.Tool):
         return self._parsed(_tool.lines, result)
 
     def unpack(self, archive: bytes) -> None:
-        """gtar -x -f - -C FOLDER < ARCHIVE: one of our own making, whose names we chose."""
-        argv = ("gtar", "-x", "-f", "-", "-C", FOLDER)
+        """gtar -x --recursive-unlink -f - -C FOLDER < ARCHIVE: one of our making, its names ours.
+
+        A folder takes the place of the one of its name: nothing of that is left in it.
+        """
+        argv = ("gtar", "-x", "--recursive-unlink", "-f", "-", "-C", FOLDER)
         self._run(transport.Command(argv, stdin=archive, timeout=transport.Timeout.CHANGE))
 
     def write(self, name: str, source: _tool.Readable) -> str:

@@ -46,7 +46,7 @@ class Qmp(_tool.Tool):
         timeout = transport.Timeout.CHANGE
         command = self._command("-U", socket, stdin=stdin, timeout=timeout, seconds=SECONDS)
         result = self._transport.run(command)
-        if result.returncode == 1 and not result.stdout:
+        if result.returncode == 1 and not result.stdout and not result.stderr:
             # nc has no words for it: nobody listens, so there is no QEMU
             raise errors.InvalidState.from_result(result, code="NoMonitor")
         answer = self._parsed(_answer, self._checked(result))

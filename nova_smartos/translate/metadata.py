@@ -154,10 +154,13 @@ def changes(vm: vms.Vm, wanted: Guest) -> dict[str, Any]:
         for key, value in {**wanted.internal_metadata, TOLD: _json(digests)}.items()
         if vm.internal_metadata.get(key) != value
     }
+    # files are told together with vendor data, when a guest is made
+    whole = VENDOR_DATA in wanted.internal_metadata and FILES not in wanted.internal_metadata
     update = {
         "set_customer_metadata": customer,
         "remove_customer_metadata": gone,
         "set_internal_metadata": internal,
+        "remove_internal_metadata": [FILES] if whole and FILES in vm.internal_metadata else [],
     }
     return {name: value for name, value in update.items() if value}
 

@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import io
 import re
 import typing
 
@@ -12,6 +13,7 @@ from smartos_emulator.guest import process as process_module
 
 if typing.TYPE_CHECKING:
     from smartos_emulator import call as call_module
+    from smartos_emulator import node as node_module
 
 _NOT_FOUND = 127
 _JOINTS = (";", "\n", "&&", "||")
@@ -32,6 +34,13 @@ def run(call: "call_module.Call", zone: "zones.Zone", words: list[str]) -> int:
         call.node, zone, root, argv, call.stdin, call.stdout, call.stderr
     )
     return execute(process)
+
+
+def run_line(node: "node_module.Node", zone: "zones.Zone", line: str, out: typing.BinaryIO) -> int:
+    """Run a line that was typed on the zone's console; its exit status."""
+    root = node.zones.inside(zone.name)
+    argv, nothing = ["sh", "-c", line], io.BytesIO()
+    return execute(process_module.Process(node, zone, root, argv, nothing, out, out))
 
 
 def execute(process: process_module.Process) -> int:

@@ -21,6 +21,7 @@ NAMES = (
     "svcadm",
     "svcs",
     "sysinfo",
+    "tail",
     "uname",
     "uptime",
     "vmadm",

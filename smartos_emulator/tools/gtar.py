@@ -2,6 +2,7 @@
 """gtar: unpacks an archive from standard input into a folder of the node's tree."""
 
 import getopt
+import shutil
 import tarfile
 
 from smartos_emulator import call as call_module
@@ -10,9 +11,9 @@ _FATAL = "gtar: Error is not recoverable: exiting now\n"
 
 
 def main(call: call_module.Call) -> int:
-    """gtar -x -f - -C FOLDER"""
+    """gtar -x [--recursive-unlink] -f - -C FOLDER"""
     try:
-        options, words = getopt.gnu_getopt(call.argv[1:], "xf:C:")
+        options, words = getopt.gnu_getopt(call.argv[1:], "xf:C:", ["recursive-unlink"])
     except getopt.GetoptError as error:
         raise call_module.Exit(2, f"gtar: {error}\n") from None
     given = dict(options)
@@ -29,6 +30,8 @@ def main(call: call_module.Call) -> int:
             for member in archive:
                 if dataset is not None:
                     call.node.storage.check(dataset, member.size)
+                if member.isdir() and "--recursive-unlink" in given:
+                    shutil.rmtree(folder / member.name, ignore_errors=True)
                 archive.extract(member, folder, filter="tar")
     except tarfile.TarError:
         text = f"gtar: Unexpected EOF in archive\n{_FATAL}"

@@ -33,7 +33,8 @@ def main(call: call_module.Call) -> int:
     if zone.state in ("configured", "incomplete"):
         raise _failure(f"cannot login to a zone which is '{zone.state}'")
     if "-C" in flags:
-        return console.stream(call, name, banner="-Q" not in flags)
+        leaves = console.Escape(flags.get("-e", "~").encode()) if "-E" not in flags else _never
+        return console.stream(call, name, banner="-Q" not in flags, leaves=leaves)
     if zone.state != "running":
         raise _failure(f"login allowed only to running zones ({name} is '{zone.state}').")
     if "-n" in flags:
@@ -53,6 +54,10 @@ def _check(flags: dict[str, str], words: list[str]) -> None:
     elif len(words) == 1 and "-n" in flags:
         text = "-n may not be specified for interactive login"
         raise call_module.Exit(_USAGE_STATUS, f"zlogin: {text}\n{_USAGE}")
+
+
+def _never(_key: bytes) -> bool:
+    return False
 
 
 def _failure(text: str) -> call_module.Exit:

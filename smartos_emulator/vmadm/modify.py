@@ -61,6 +61,7 @@ def _work(vms: "lifecycle.Vms", vm: Vm, changes: Vm) -> None:
     vms.node.clock.sleep(_SECONDS)
     if vm["zone_state"] == "running":
         _change_running(vms, vm, new, changes)
+        vms.node.displays.reload(vms.get(vm["uuid"]) or new)
     _change_datasets(vms, vm, changes)
     vms.node.firewall.vm_changed(vm, vms.get(vm["uuid"]) or new, vms.all())
 

@@ -102,7 +102,6 @@ def run(world: worlds.World, case: Case) -> Outcome:
 
 def _run(world: worlds.World, operation: operations.Operation, case: Case, found: Outcome) -> None:
     server = operation.server(world)
-    strangers = world.picture(world.observed()).foreign
     error: BaseException | None = None
     with world.transport.operating(*case.faults):
         try:
@@ -128,7 +127,7 @@ def _run(world: worlds.World, operation: operations.Operation, case: Case, found
         world.start()
     _settle(world, operation, server, error, found)
     seen = world.observed()
-    if world.picture(seen).foreign != strangers:
+    if world.picture(seen).foreign != world.before.foreign:
         found.violations.append("VMs that are not Nova's have changed")
     found.violations += [f"left over: {each.kind} {each.subject}" for each in world.findings(seen)]
     found.violations += world.tidy(seen)
@@ -168,3 +167,6 @@ def _settle(
         found.violations.append(f"after a retry: {wrong}")
     operations.destroy(world, server)
     world.deleted(server)
+    if operation.guest.new_image:
+        # of what an import leaves Nova's periodic look at images takes care
+        world.driver.manage_image_cache(world.context, [])

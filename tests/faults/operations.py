@@ -195,6 +195,22 @@ def _rebuild(world: worlds.World, server: worlds.Server, *, preserve: bool) -> N
     )
 
 
+def resize(world: worlds.World, server: worlds.Server) -> None:
+    """Resize on the same host, to its end."""
+    migration = world.resized(server)
+    instance, network = server.instance, server.network
+    flavor = instance.new_flavor
+    world.driver.migrate_disk_and_power_off(
+        world.context, instance, "127.0.0.1", flavor, network, {}, 2, 1
+    )
+    instance.flavor = flavor
+    instance.save()
+    world.driver.finish_migration(
+        world.context, migration, instance, "[]", network, server.image, True, {}, {}, True
+    )
+    world.driver.confirm_migration(world.context, migration, instance, network)
+
+
 def rescue(world: worlds.World, server: worlds.Server) -> None:
     """Stop, and boot from the rescue image: here the server's own."""
     world.driver.power_off(server.instance, 0, 0)
@@ -256,6 +272,7 @@ def _all() -> Iterator[Operation]:
         yield Operation(f"attach-{guest.name}", guest, up, attach, ON)
         yield Operation(f"detach-{guest.name}", _two_ports(guest), up, detach, ON)
         yield Operation(f"rebuild-{guest.name}", guest, up, rebuild, ON)
+        yield Operation(f"resize-{guest.name}", guest, up, resize, ON)
         yield Operation(f"rescue-{guest.name}", guest, up, rescue, ON)
         yield Operation(f"unrescue-{guest.name}", guest, (launch, rescue), unrescue, ON)
     for guest in (ZONE, LX, BHYVE):

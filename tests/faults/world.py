@@ -242,21 +242,7 @@ class World(fixtures.Fixture):
         """An instance that Nova has claimed for this host, and nothing of it on the node."""
         image = self.image(kind, new=new_image)
         number = next(self._numbers)
-        flavor = objects.Flavor(
-            self.context,
-            name=f"nst-{number}",
-            flavorid=f"nst-{number}",
-            memory_mb=256,
-            vcpus=1,
-            root_gb=10,
-            ephemeral_gb=0,
-            swap=0,
-            rxtx_factor=1.0,
-            is_public=True,
-            disabled=False,
-            extra_specs=dict(specs or {}),
-        )
-        flavor.create()
+        flavor = self.flavor(specs=specs)
         instance = objects.Instance(
             self.context,
             user_id="user",
@@ -282,6 +268,52 @@ class World(fixtures.Fixture):
         network = model.NetworkInfo([self.vif() for _ in range(ports)])
         self.connect(instance, network)
         return Server(instance, image, network)
+
+    def flavor(self, *, memory_mb: int = 256, specs: Mapping[str, str] | None = None) -> Any:
+        """A flavor that Nova knows."""
+        name = f"nst-{next(self._numbers)}"
+        flavor = objects.Flavor(
+            self.context,
+            name=name,
+            flavorid=name,
+            memory_mb=memory_mb,
+            vcpus=1,
+            root_gb=10,
+            ephemeral_gb=0,
+            swap=0,
+            rxtx_factor=1.0,
+            is_public=True,
+            disabled=False,
+            extra_specs=dict(specs or {}),
+        )
+        flavor.create()
+        return flavor
+
+    def resized(self, server: Server) -> Any:
+        """The migration and the new flavor of a resize that Nova has begun."""
+        instance = server.instance
+        if instance.migration_context is None:
+            instance.old_flavor = instance.flavor
+            instance.new_flavor = self.flavor(
+                memory_mb=512, specs=dict(instance.flavor.extra_specs)
+            )
+            migration = objects.Migration(
+                self.context,
+                instance_uuid=instance.uuid,
+                source_compute=HOST,
+                dest_compute=HOST,
+                status="migrating",
+                migration_type="resize",
+                old_instance_type_id=instance.old_flavor.id,
+                new_instance_type_id=instance.new_flavor.id,
+            )
+            migration.create()
+            instance.migration_context = objects.MigrationContext(
+                self.context, instance_uuid=instance.uuid, migration_id=migration.id
+            )
+        instance.flavor = instance.old_flavor
+        instance.save()
+        return objects.Migration.get_by_id(self.context, instance.migration_context.migration_id)
 
     def _system_metadata(self, image: Any) -> dict[str, str]:
         properties = self.glance.show(None, image.id)["properties"]
@@ -332,9 +364,12 @@ class World(fixtures.Fixture):
 
     def tidy(self, seen: reconcile.Observed | None = None) -> list[str]:
         """Take away images that came with a case; what else is there that was not before."""
-        for image in (seen or self.observed()).images - self.before.images:
-            self.node.tool("imgadm", "delete", image)
-        now = self.picture(self.observed())
+        seen = seen or self.observed()
+        if brought := seen.images - self.before.images:
+            for image in brought:
+                self.node.tool("imgadm", "delete", image)
+            seen = self.observed()
+        now = self.picture(seen)
         return [
             f"left over: {name} {sorted(extra)}"
             for name in ("vms", "datasets", "files")
@@ -342,7 +377,9 @@ class World(fixtures.Fixture):
         ]
 
     def anew(self) -> None:
-        """Whatever a case has left: a node as it was, and a new nova-compute."""
+        """Whatever a case has left: no servers, a node as it was, and a new nova-compute."""
+        for instance in objects.InstanceList.get_by_host(self.context, HOST):
+            instance.destroy()
         self.act_on_node("free")
         self.transport.revive()
         for vm in self.gz.vmadm.lookup():

@@ -220,6 +220,8 @@ def test_the_nodes_uuid_is_the_compute_nodes(
     cloud: cloud_module.Cloud, info: dict[str, Any]
 ) -> None:
     assert identity(cloud).read_text() == info["UUID"]
+    assert cloud.driver.get_nodenames_by_uuid() == {info["UUID"]: info["Hostname"]}
+    assert cloud.driver.get_host_ip_addr() == info["Admin IP"]
 
 
 def test_nova_compute_starts_again(cloud: cloud_module.Cloud, info: dict[str, Any]) -> None:

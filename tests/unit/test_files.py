@@ -64,7 +64,7 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
 
 
 def test_an_archive_is_unpacked() -> None:
-    command = ("gtar", "-x", "-f", "-", "-C", "/zones/nova-smartos")
+    command = ("gtar", "-x", "--recursive-unlink", "-f", "-", "-C", "/zones/nova-smartos")
     with fake_transport.expecting(*command) as carrier:
         files.Files(carrier).unpack(b"archive")
     assert carrier.commands[0].stdin == b"archive"
@@ -78,7 +78,7 @@ def test_an_archive_is_unpacked() -> None:
     ],
 )
 def test_an_archive_that_cannot_be_unpacked(stderr: str, error: type[errors.ToolError]) -> None:
-    command = ("gtar", "-x", "-f", "-", "-C", "/zones/nova-smartos")
+    command = ("gtar", "-x", "--recursive-unlink", "-f", "-", "-C", "/zones/nova-smartos")
     with fake_transport.expecting(*command, stderr=stderr, returncode=2) as carrier:
         with pytest.raises(error):
             files.Files(carrier).unpack(b"archive")

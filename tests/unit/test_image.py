@@ -351,7 +351,7 @@ def test_who_cannot_read_an_image_does_not_spoil_it_for_others(place: Place, str
         _until(lambda: place.images._flights)
         second = pool.submit(place.ensure, wanted)
         waiting.set()
-        with pytest.raises(exception.ImageNotFound):
+        with pytest.raises(exception.ImageUnacceptable, match="no such image for its user"):
             first.result(SECONDS)
         assert second.result(SECONDS).type == "zone-dataset"
 

@@ -297,6 +297,12 @@ def test_what_is_not_known_is_left() -> None:
     assert "cloud-init:vendor-data" in json.loads(update["set_internal_metadata"][metadata.TOLD])
 
 
+def test_a_guest_that_is_made_anew_has_no_files_of_the_old_one() -> None:
+    made = told(an_instance(), injected_files=[("/x", b"y")], vendor=metadata.Vendor())
+    anew = told(an_instance(), vendor=metadata.Vendor())
+    assert metadata.changes(a_vm(made), anew) == {"remove_internal_metadata": [metadata.FILES]}
+
+
 def test_a_mark_that_is_broken_means_everything_is_told() -> None:
     guest = told(an_instance(metadata={"role": "web"}))
     for broken in ("{", "[]", "null", 7):

@@ -35,6 +35,19 @@ def archive(**files: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def folder_archive(data: bytes) -> bytes:
+    """An archive that has its folder, too."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        folder = tarfile.TarInfo("folder")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(folder)
+        member = tarfile.TarInfo("folder/c")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 def unpacked(image: bytes, folder: pathlib.Path) -> dict[str, bytes]:
     if shutil.which("mcopy") is None:
         pytest.skip("missing: mcopy")
@@ -127,6 +140,8 @@ def test_gtar(node: node_module.Node) -> None:
     assert run(node, *argv, stdin=archive(a=b"1", b=b"")).status == 0
     assert run(node, "ls", "-1", "/zones/small").out == "folder\n"
     assert run(node, "ls", "-1", "/zones/small/folder").out == "a\nb\n"
+    again = run(node, *argv[:2], "--recursive-unlink", *argv[2:], stdin=folder_archive(b"2"))
+    assert again.status == 0 and run(node, "ls", "-1", "/zones/small/folder").out == "c\n"
     full = run(node, *argv, stdin=archive(big=bytes(16 << 20)))
     assert full.status == 2 and "quota exceeded" in full.err
     assert run(node, *argv, stdin=archive(a=b"1")[:700]).status == 2
