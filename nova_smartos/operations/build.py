@@ -28,6 +28,8 @@ LOG = log.getLogger(__name__)
 APPEAR_SECONDS = 30.0
 #: Brands whose root vmadm replaces.
 REPROVISIONED = frozenset({"bhyve", "joyent", "joyent-minimal", "lx"})
+# States that a VM reaches when it is whole, and has its mark if it is Nova's.
+_AT_WORK = frozenset({vms.State.RUNNING, vms.State.STOPPED})
 _UNFINISHED = frozenset({vms.State.CONFIGURED, vms.State.INCOMPLETE, vms.State.PROVISIONING})
 
 
@@ -39,6 +41,8 @@ class Plan:
     properties: Mapping[str, str]
     network: nic.Network
     guest: metadata.Guest
+    #: what says that the VM is Nova's
+    mark: Mapping[str, str]
 
 
 def plan(
@@ -50,6 +54,7 @@ def plan(
     admin_password: str | None,
     network_info: model.NetworkInfo,
     nic_tags: Mapping[str, str],
+    host: str,
 ) -> Plan:
     """What to make; all that cannot be is refused here, before anything is made."""
     properties = specs.image_properties(instance)
@@ -71,7 +76,7 @@ def plan(
         network_info=network_info,
         hvm=wanted.hvm,
     )
-    return Plan(wanted, properties, network, told)
+    return Plan(wanted, properties, network, told, identity.mark(instance, host=host))
 
 
 def spawn(
@@ -102,7 +107,7 @@ def spawn(
             base,
             planned.network,
             planned.guest,
-            identity.mark(instance),
+            planned.mark,
             block_device_info=block_device_info,
             autoboot=power_on and not boots_later,
         )
@@ -180,7 +185,7 @@ def reprovision(
     told = metadata.changes(vm, planned.guest)
     told["set_internal_metadata"] = {
         **told.get("set_internal_metadata", {}),
-        **identity.mark(instance),
+        **planned.mark,
     }
     with known.changing(vm.uuid, _is_running):
         gz.vmadm.update(vm.uuid, told)
@@ -206,6 +211,8 @@ def destroy(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> 
             vm = known.get(uuid, fresh=True)
     except errors.NotFound:
         LOG.info("There is no VM to delete", instance=instance)
+        # an attempt may have come to its end half-way
+        guest.remove_tree(gz, uuid)
         return
     if identity.of(vm) is None:
         raise errors.InvalidState(
@@ -230,6 +237,11 @@ def _create(gz: node.Node, known: watch.Watch, document: Mapping[str, Any]) -> N
 
 
 def _delete(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
+    if vm.indestructible_zoneroot or vm.indestructible_delegated:
+        # which holds it against an operator's mistake; this is what its user wants
+        unheld = {"indestructible_zoneroot": False, "indestructible_delegated": False}
+        held = {name: no for name, no in unheld.items() if getattr(vm, name)}
+        gz.vmadm.update(vm.uuid, held)
     try:
         gz.vmadm.delete(vm.uuid)
     except errors.NotFound:
@@ -276,9 +288,13 @@ def _remove(gz: node.Node, known: watch.Watch, uuid: str, tree: bool) -> None:
     """Undo a launch: whatever stops this must not hide why there is something to undo."""
     try:
         vm = _looked_up(known, uuid)
+        if vm is not None and identity.of(vm) is None and vm.state in _AT_WORK:
+            LOG.error("VM %s is not Nova's: it stays", uuid)
+            return
         if vm is not None:
             _delete(gz, known, vm)
-        elif tree:
+        if tree:
+            # which a VM that is half made does not tell of
             guest.remove_tree(gz, uuid)
     except errors.SmartOSError:
         LOG.exception("VM %s is left of a failed launch: its deletion comes back to it", uuid)

@@ -307,17 +307,29 @@ class Images:
         try:
             try:
                 self._gz.imgadm.install(manifest_path, file_path, zpool=POOL)
-            except errors.OutcomeUnknown:
-                # imgadm's lock makes this one wait for the first, if that still runs
-                self._gz.imgadm.install(
-                    manifest_path, file_path, zpool=POOL, seconds=_AGAIN_SECONDS
-                )
+            except errors.OutcomeUnknown as error:
+                LOG.warning("Image %s: %s; once more", wanted.uuid, error)
+                self._install_again(manifest_path, file_path, error)
         except errors.Unsupported as error:
             raise _unacceptable(wanted.glance_id, str(error)) from error
         except errors.ToolError as error:
             if error.code not in _FAULTY:
                 raise
             raise _unacceptable(wanted.glance_id, str(error)) from error
+
+    def _install_again(
+        self, manifest_path: str, file_path: str, first: errors.OutcomeUnknown
+    ) -> None:
+        """imgadm's lock makes this one wait for the first, if that still runs."""
+        try:
+            self._gz.imgadm.install(manifest_path, file_path, zpool=POOL, seconds=_AGAIN_SECONDS)
+        except errors.Unsupported:
+            raise
+        except errors.SmartOSError as error:
+            if isinstance(error, errors.ToolError) and error.code in _FAULTY:
+                # about the image itself
+                raise
+            raise first from error
 
     def _listed(self) -> list[imgadm.Image]:
         """Those of the node's images that are ours; they are what we know from now on."""

@@ -37,15 +37,20 @@ def info(gz: node.Node, known: watch.Watch, uuid: str, *, fresh: bool) -> hardwa
 
     vmadm does not show that a guest stands still, its monitor does.
     """
-    vm = known.get(uuid, fresh=fresh)
+    vm = known.get(uuid, fresh=fresh, echo=True)
     if fresh and vm.brand == "kvm" and state.is_running(vm):
         known.note_paused(vm.uuid, _stands_still(gz, vm.uuid))
     return state.info(vm, paused=known.paused(vm.uuid))
 
 
-def start(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> None:
-    """Boot the VM unless it runs, and let it come up with the node [1]."""
-    _start(gz, known, instance.uuid, exception.InstancePowerOnFailure)
+def start(
+    gz: node.Node, known: watch.Watch, instance: instances.Instance, *, uuid: str | None = None
+) -> None:
+    """Boot the VM unless it runs, and let it come up with the node [1].
+
+    It is the instance's own unless `uuid` names the one that acts for it.
+    """
+    _start(gz, known, uuid or instance.uuid, exception.InstancePowerOnFailure)
 
 
 def stop(gz: node.Node, known: watch.Watch, instance: instances.Instance, seconds: int = 0) -> None:
@@ -148,7 +153,9 @@ def _start(
         try:
             started = gz.vmadm.start(uuid)
         except errors.InvalidState:
-            # it is on its way down, of itself or by a command whose answer was lost
+            # it is on its way down, of itself or by a command whose answer was lost, of which the
+            # stream may not have told
+            known.get(uuid, fresh=True)
             vm = known.wait(uuid, _is_at_rest, _WAY_SECONDS)
             if vm is None or vm.state != vms.State.STOPPED:
                 raise

@@ -36,13 +36,13 @@ def begin(
     stop: Callable[[], None],
 ) -> None:
     """Refuse what cannot be before anything has changed; then bring a virtual machine down."""
+    if not in_place(context, instance):
+        raise faults.Refused(
+            "a VM cannot move to another SmartOS node yet; with "
+            "allow_resize_to_same_host it can be resized where it is"
+        )
     try:
         with faults.translated(instance.uuid):
-            if not in_place(context, instance):
-                raise exception.MigrationPreCheckError(
-                    reason="a VM cannot move to another SmartOS node yet; with "
-                    "allow_resize_to_same_host it can be resized where it is"
-                )
             _check_sizes(instance.flavor, flavor)
             vm = known.get(instance.uuid, fresh=True)
             wanted = _wanted(vm, instance, flavor)
@@ -100,7 +100,10 @@ def change(
         except errors.OutcomeUnknown as error:
             # vmadm lets one update wait for another; whatever the first did need not be done again
             LOG.warning("VM %s: %s; once more", vm.uuid, error)
-            return update_all(known.get(vm.uuid, fresh=True))
+            try:
+                return update_all(known.get(vm.uuid, fresh=True))
+            except errors.SmartOSError as again:
+                raise error from again
 
 
 def finish(

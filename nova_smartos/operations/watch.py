@@ -128,12 +128,13 @@ class Watch:
         with self._lock:
             return dict(self._vms)
 
-    def get(self, uuid: str, fresh: bool = False) -> Vm:
+    def get(self, uuid: str, fresh: bool = False, *, echo: bool = False) -> Vm:
         """One VM; NotFound only when the node itself has just said so.
 
-        Fresh is also what the stream told of our own change, a moment ago: Nova looks after each.
+        With `echo` a power state is fresh that the stream told of our own change, a moment ago:
+        Nova looks after each. Of the VM's other properties that says nothing.
         """
-        if not fresh or self._is_confirmed(uuid):
+        if not fresh or (echo and self._is_confirmed(uuid)):
             self._ensure()
             with self._lock:
                 vm = self._vms.get(uuid)

@@ -14,6 +14,9 @@ from nova_smartos.smartos import errors, records, transport
 CHUNK = 256 * 1024
 LINE = 2**20
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_ZONEPATH = re.compile(rf"/[A-Za-z][A-Za-z0-9_.-]*/{UUID.pattern}")
+_FOLDER = re.compile(r"d\S+ .* ")
+_SOCKET = re.compile(r"s\S+ .* ")
 
 T = TypeVar("T")
 
@@ -208,6 +211,25 @@ class Tool:
         if not isinstance(value, str) or not UUID.fullmatch(value):
             raise self._refused(f"not a uuid: {records.excerpt(str(value))}")
         return value
+
+    def _zonepath(self, value: str) -> str:
+        return self._operand(value, "zonepath", _ZONEPATH)
+
+    def _socket(self, zonepath: str, name: str) -> str:
+        """Where a hypervisor listens, once it is seen to be no link and behind none."""
+        root = f"{self._zonepath(zonepath)}/root"
+        places = (root, f"{root}/tmp", f"{root}/tmp/{name}")
+        command = transport.Command(("ls", "-ldn", *places), timeout=transport.Timeout.READ)
+        result = self._run(command)
+        shown = self._parsed(lines, result)
+        kinds = (_FOLDER, _FOLDER, _SOCKET)
+        if len(shown) != len(places) or not all(
+            line.endswith(f" {place}") and kind.match(line)
+            for line, place, kind in zip(shown, places, kinds, strict=True)
+        ):
+            message = f"there is something else in the place of {name}"
+            raise errors.ToolError.from_result(result, message=message, code="Suspicious")
+        return places[-1]
 
     def _operand(self, value: str, what: str, pattern: re.Pattern[str] | None = None) -> str:
         """A value that can be taken neither as an option nor as nothing."""

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from nova_smartos.smartos import (
+    console,
     dladm,
     dtrace,
     files,
@@ -32,6 +33,7 @@ class Node:
 
     def __init__(self, carrier: transport.Transport) -> None:
         self.transport = carrier
+        self.console = console.Console(carrier)
         self.dladm = dladm.Dladm(carrier)
         self.dtrace = dtrace.Dtrace(carrier)
         self.files = files.Files(carrier)

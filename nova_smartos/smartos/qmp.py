@@ -7,7 +7,6 @@ looked at first, which leaves an attacker the moment in between and not more.
 """
 
 import json
-import re
 from typing import Any
 
 from nova_smartos.smartos import _tool, errors, records, transport
@@ -20,9 +19,6 @@ SECONDS = 30.0
 
 _NEGOTIATE = {"execute": "qmp_capabilities", "id": 0}
 _ANSWER = 1
-_ZONEPATH = re.compile(rf"/[A-Za-z][A-Za-z0-9_.-]*/{_tool.UUID.pattern}")
-_FOLDER = re.compile(r"d\S+ .* ")
-_SOCKET = re.compile(r"s\S+ .* ")
 
 
 class Qmp(_tool.Tool):
@@ -40,7 +36,7 @@ class Qmp(_tool.Tool):
         self._execute(zonepath, "stop")
 
     def _execute(self, zonepath: str, order: str) -> None:
-        socket = self._socket(zonepath)
+        socket = self._socket(zonepath, "vm.qmp")
         request = (_NEGOTIATE, {"execute": order, "id": _ANSWER})
         stdin = b"".join(json.dumps(each).encode() + b"\n" for each in request)
         timeout = transport.Timeout.CHANGE
@@ -53,22 +49,6 @@ class Qmp(_tool.Tool):
         if "error" in answer:
             said = records.excerpt(json.dumps(answer["error"]))
             raise errors.ToolError.from_result(result, message=f"{order}: {said}", code="Monitor")
-
-    def _socket(self, zonepath: str) -> str:
-        """Where the monitor listens, once it is seen to be no link and behind none."""
-        root = f"{self._operand(zonepath, 'zonepath', _ZONEPATH)}/root"
-        places = (root, f"{root}/tmp", f"{root}/tmp/vm.qmp")
-        command = transport.Command(("ls", "-ldn", *places), timeout=transport.Timeout.READ)
-        result = self._run(command)
-        shown = self._parsed(_tool.lines, result)
-        kinds = (_FOLDER, _FOLDER, _SOCKET)
-        if len(shown) != len(places) or not all(
-            line.endswith(f" {place}") and kind.match(line)
-            for line, place, kind in zip(shown, places, kinds, strict=True)
-        ):
-            message = "there is something else in the place of the monitor"
-            raise errors.ToolError.from_result(result, message=message, code="Suspicious")
-        return places[-1]
 
 
 def _answer(output: str) -> dict[str, Any]:

@@ -34,6 +34,44 @@ def translated(instance_uuid: str = "", *, image_id: str = "") -> Iterator[None]
         raise nova_exception(error, instance_uuid, image_id) from error
 
 
+@contextlib.contextmanager
+def not_gone() -> Iterator[None]:
+    """A VM that is missing in its launch or rebuild is a failure of that.
+
+    Of an instance that is not found Nova thinks that its user has just deleted it: it would let
+    the server build for ever, without a fault.
+    """
+    try:
+        yield
+    except exception.InstanceNotFound as error:
+        reason = str(error.__cause__ or error)
+        raise exception.InstanceDeployFailure(reason=reason) from error
+
+
+@contextlib.contextmanager
+def not_undone() -> Iterator[None]:
+    """A rebuild that finds no room has cost the old guest already.
+
+    Of one whose resources cannot be had Nova says that the server is as it was.
+    """
+    try:
+        yield
+    except exception.ComputeResourcesUnavailable as error:
+        raise exception.InstanceDeployFailure(reason=error.format_message()) from error
+
+
+@contextlib.contextmanager
+def still_there() -> Iterator[None]:
+    """A VM that cannot be deleted may run on, so it keeps its addresses.
+
+    After any other exception of a driver's destroy() Nova gives them to others.
+    """
+    try:
+        yield
+    except errors.SmartOSError as error:
+        raise exception.InstancePowerOffFailure(reason=str(error)) from error
+
+
 def nova_exception(
     error: errors.SmartOSError, instance_uuid: str = "", image_id: str = ""
 ) -> exception.NovaException:

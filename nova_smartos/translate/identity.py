@@ -57,13 +57,21 @@ class Identity:
         return cls(flavor=flavor, **values)
 
 
-def mark(instance: instances.Instance, flavor: flavors.Flavor | None = None) -> dict[str, str]:
-    """What internal_metadata holds of the instance, with another flavor than its own if given."""
+def mark(
+    instance: instances.Instance,
+    flavor: flavors.Flavor | None = None,
+    *,
+    host: str | None = None,
+) -> dict[str, str]:
+    """What internal_metadata holds of the instance, with another flavor than its own if given.
+
+    `host` is who makes the VM: in an evacuation Nova still has the old one on the instance.
+    """
     flavor = flavor or instance.flavor
     document = {
         "version": _VERSION,
         # a mark without a host would be nobody's
-        "host": instance.host or CONF.host,
+        "host": host or instance.host or CONF.host,
         "name": instance.name,
         "display_name": instance.display_name or instance.hostname or "",
         "project_id": instance.project_id or "",

@@ -96,7 +96,7 @@ def _pump(call: call_module.Call, client: consoles.Client, over: threading.Event
 @contextlib.contextmanager
 def _raw(terminal: int) -> typing.Iterator[None]:
     before = termios.tcgetattr(terminal)
-    tty.setraw(terminal)
+    tty.setraw(terminal, termios.TCSANOW)
     try:
         yield
     finally:

@@ -194,7 +194,7 @@ class Faulty:
         if kind in (Kind.HANGS_AFTER, Kind.STATUS_LOST, Kind.CUT_OUTPUT):
             raise self._unknown(command, kind.value)
         if kind is Kind.GARBAGE:
-            return transport.Result(command.argv, 0, '\x00{"gar', "bage\x1b[2J")
+            return transport.Result(command.argv, 0, '\x00{"gar', "ble\x1b[2J")
         if kind is Kind.KILLED_AFTER:
             self._die()
         if kind is Kind.REBOOT_AFTER:

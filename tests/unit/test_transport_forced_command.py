@@ -18,7 +18,7 @@ SHELLS = [shell for shell in ("dash", "bash", "ksh", "busybox") if shutil.which(
 REFUSED = 126
 NAMES = (
     "dd dladm dtrace fwadm gtar imgadm isainfo kstat ls "
-    "nictagadm rm svcs sysinfo uptime vmadm zfs zlogin zpool"
+    "nc nictagadm ps rm svcs sysinfo uptime vmadm zfs zlogin zpool"
 ).split()
 ZONE = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
 HOSTILE = [
@@ -203,6 +203,14 @@ def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
         "gtar -x -f /zones/nova-smartos/x -C /zones/nova-smartos",
         "gtar -x -f - -C /zones/nova-smartos --to-command=id",
         "ls -1 /root",
+        "ls -ldn /zones /zones/x /zones/y",
+        "ls -ldn / /tmp /tmp/vm.qmp",
+        "nc -l 4444",
+        "nc -U /var/run/door",
+        f"nc -U /zones/{ZONE}/root/tmp/../vm.qmp",
+        f"nc -U /zones/{ZONE}/root/tmp/vm.qmp -e",
+        "ps -ef",
+        "ps -z global -o pid,args -t x",
         "rm -f /zones/nova-smartos",
         "rm -f /zones/nova-smartos/x /etc/passwd",
         "rm -f '/zones/nova-smartos/x y'",
@@ -235,6 +243,8 @@ def test_every_method_of_the_toolkit_is_let_through(tools: pathlib.Path) -> None
         ("dd", "of"): "of=/zones/nova-smartos/image-1.json bs=1048576",
         ("gtar", "-x"): "-x --recursive-unlink -f - -C /zones/nova-smartos",
         ("ls", "-"): "-1 /zones/nova-smartos",
+        ("nc", "-U"): f"-U /zones/{ZONE}/root/tmp/vm.qmp",
+        ("ps", "-z"): "-z global -o pid,args",
         ("rm", "-f"): "-f /zones/nova-smartos/image-1.json",
         ("rm", "-rf"): f"-rf /zones/nova-smartos/drive-{ZONE}",
     }
@@ -244,6 +254,12 @@ def test_every_method_of_the_toolkit_is_let_through(tools: pathlib.Path) -> None
     for tool, word in found:
         done = forced(f"{tool} {exact.get((tool, word), word)}".strip(), tools)
         assert done.returncode == (REFUSED if (tool, word) in by_hand else 7), (tool, word)
+
+
+def test_the_way_to_a_monitor_is_looked_at(tools: pathlib.Path) -> None:
+    root = f"/zones/{ZONE}/root"
+    line = f"ls -ldn {root} {root}/tmp {root}/tmp/vm.qmp"
+    assert forced(line, tools).returncode == 7
 
 
 @pytest.mark.parametrize(

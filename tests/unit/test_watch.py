@@ -441,15 +441,15 @@ def test_what_the_stream_told_of_our_change_is_fresh() -> None:
         stream = world.connect()
         with world.watch.changing(uuid(1), lambda vm: vm is not None and vm.state == "stopped"):
             stream.say(modify(a_vm(1, "stopped")))
-        assert world.watch.get(uuid(1), fresh=True).state == "stopped"
+        assert world.watch.get(uuid(1), fresh=True, echo=True).state == "stopped"
         stream.say(modify(a_vm(1)))
         assert world.news() == ("stopped", "running")
-        assert world.watch.get(uuid(1), fresh=True).state == "running"
+        assert world.watch.get(uuid(1), fresh=True, echo=True).state == "running"
         assert world.carrier.commands == []
         world.lose()
         world.carrier.vms = []
         with pytest.raises(errors.NotFound):
-            world.watch.get(uuid(1), fresh=True)
+            world.watch.get(uuid(1), fresh=True, echo=True)
 
 
 def test_a_stream_without_word_of_our_change_is_doubted() -> None:

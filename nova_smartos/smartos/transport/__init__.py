@@ -12,6 +12,7 @@ from nova_smartos.smartos.transport.command import (
     masked,
 )
 from nova_smartos.smartos.transport.local import Local
+from nova_smartos.smartos.transport.relay import Listener, NoFreePort, Refused
 from nova_smartos.smartos.transport.ssh import SSH
 from nova_smartos.smartos.transport.trace import Tracer
 
@@ -19,8 +20,11 @@ __all__ = [
     "MASK",
     "SSH",
     "Command",
+    "Listener",
     "Local",
+    "NoFreePort",
     "Process",
+    "Refused",
     "Result",
     "Timeout",
     "Timeouts",

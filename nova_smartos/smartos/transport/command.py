@@ -56,7 +56,7 @@ class Command:
 
     argv[0] is the bare name of the tool. Payloads travel in stdin. No secret may stand in argv,
     where every process list would show it: InvalidPayload. `seconds` overrides the class's limit;
-    math.inf means no limit.
+    math.inf means no limit. A command on a terminal of its own prints its errors there, too.
     """
 
     argv: tuple[str, ...]
@@ -64,6 +64,7 @@ class Command:
     timeout: Timeout = Timeout.READ
     secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)
     seconds: float | None = None
+    terminal: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "argv", tuple(self.argv))
@@ -131,6 +132,9 @@ class Process(Protocol):
     def stdin(self) -> BinaryIO: ...
     @property
     def stdout(self) -> BinaryIO: ...
+    def read(self, size: int) -> bytes:
+        """What there is of the output, as soon as there is some, b"" at its end; past stdout."""
+
     def close_stdin(self) -> None: ...
     def kill(self) -> None: ...
     def wait(self) -> Result: ...

@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -62,6 +63,9 @@ HOST_KEYS = (
     "rsa-sha2-512",
     "rsa-sha2-256",
 )
+
+# What a terminal does to the bytes that pass (RFC 4254, 8): ICRNL, IXON, ISIG, ICANON, ECHO, OPOST.
+_COOKED_MODES = (36, 38, 50, 51, 53, 70)
 
 # paramiko logs a broken connection with a traceback; we raise it instead.
 _WIRE_LOG = __name__ + ".wire"
@@ -166,6 +170,23 @@ class Wire(paramiko.Transport):
         message.add_string(name)
         message.add_boolean(reply)
         message.add_string(value)
+        self._send_user_message(message)  # type: ignore[attr-defined]
+
+    def request_terminal(self, channel: paramiko.Channel) -> None:
+        """Have the server run what comes next on a terminal, which passes on every byte as it is.
+
+        A server that refuses says nothing: the command finds that it has none.
+        """
+        message = paramiko.Message()
+        message.add_byte(common.cMSG_CHANNEL_REQUEST)
+        message.add_int(channel.remote_chanid)
+        message.add_string("pty-req")
+        message.add_boolean(False)
+        message.add_string("vt100")
+        for number in (80, 24, 0, 0):
+            message.add_int(number)
+        off = b"".join(struct.pack("!BI", mode, 0) for mode in _COOKED_MODES)
+        message.add_string(off + b"\0")
         self._send_user_message(message)  # type: ignore[attr-defined]
 
 

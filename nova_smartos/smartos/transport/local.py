@@ -2,6 +2,7 @@
 """Commands as processes of this machine: the service runs on the node, or on an emulated one."""
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -9,6 +10,7 @@ import selectors
 import signal
 import subprocess
 import threading
+import tty
 from collections.abc import Sequence
 
 from nova_smartos.smartos import errors
@@ -74,9 +76,13 @@ class _LocalProcess(process.Running):
     ) -> None:
         super().__init__(command, limit)
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-            stdin, self._in = _pipe(theirs, ours, "wb")
-            stdout, self._out = _pipe(theirs, ours, "rb")
             stderr, self._err = _pipe(theirs, ours, "rb")
+            if command.terminal:
+                stdin, self._in, self._out = _terminal(theirs, ours)
+                stdout = stderr = stdin
+            else:
+                stdin, self._in = _pipe(theirs, ours, "wb")
+                stdout, self._out = _pipe(theirs, ours, "rb")
             self._popen = subprocess.Popen(
                 argv,
                 cwd="/",
@@ -93,7 +99,13 @@ class _LocalProcess(process.Running):
     def read(self, size: int) -> bytes:
         self.limit.moved()
         while True:
-            chunk = self._out.read(size)
+            try:
+                chunk = self._out.read(size)
+            except OSError as error:
+                # how a terminal says that nobody is left on its other side
+                if error.errno != errno.EIO:
+                    raise
+                return b""
             if chunk is not None:
                 self.limit.moved()
                 return chunk
@@ -107,6 +119,10 @@ class _LocalProcess(process.Running):
                 written = self._in.write(data[: process.CHUNK])
             except ValueError:
                 raise BrokenPipeError("standard input is closed") from None
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                raise BrokenPipeError("the command ended") from None
             if written is not None:
                 self.limit.moved()
                 return written
@@ -178,6 +194,21 @@ def _pipe(
     ours.callback(own.close)
     theirs.callback(other.close)
     return other, own
+
+
+def _terminal(
+    theirs: contextlib.ExitStack, ours: contextlib.ExitStack
+) -> tuple[io.FileIO, io.FileIO, io.FileIO]:
+    """Make a terminal; return the command's side, then ours to write to and to read from."""
+    own, other = os.openpty()
+    tty.setraw(other)
+    # apart, since one may be closed while the other is in use
+    sides = (io.FileIO(other, "r+"), io.FileIO(os.dup(own), "wb"), io.FileIO(own, "rb"))
+    theirs.callback(sides[0].close)
+    for side in sides[1:]:
+        os.set_blocking(side.fileno(), False)
+        ours.callback(side.close)
+    return sides
 
 
 def _wait(pipe: io.FileIO, seconds: float | None) -> bool:

@@ -88,6 +88,8 @@ class Session(process.Running, connections.Watcher):
         if not wire.is_active():
             raise errors.NotStarted("the connection broke", argv=self.command.argv)
         with self._breaking():
+            if self.command.terminal:
+                wire.request_terminal(self._channel)
             wire.send_request(self._channel, "exec", line, reply=True)
         with self._changed:
             while not (self._accepted or self._refused):

@@ -127,7 +127,7 @@ def test_the_picture_is_the_console(node: node_module.Node) -> None:
         viewer.ask(incremental=False)
         first = viewer.update()
         assert [top for top, _ in first] == list(range(0, 400, 16))
-        assert len(set(first[0][1][at : at + 4] for at in range(0, len(first[0][1]), 4))) == 2
+        assert len({first[0][1][at : at + 4] for at in range(0, len(first[0][1]), 4)}) == 2
         viewer.ask(incremental=True)
         until_login(node)
         viewer.press(*b"root", 0xFF0D, *b"echo hi!", 0xFF08, 0xFF0D)
