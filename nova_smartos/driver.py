@@ -18,6 +18,7 @@ from oslo_log import log
 from nova_smartos import conf as smartos_conf
 from nova_smartos.operations import (
     build,
+    console,
     guest,
     image,
     interface,
@@ -70,6 +71,13 @@ class SmartOSDriver(driver.ComputeDriver):
             reconcile.wait_for_earlier(self._node)
             self._images = image.Images(self._node, CONF[smartos_conf.GROUP])
             self._images.start()
+            self._consoles = console.Consoles(
+                self._node,
+                functools.partial(smartos_conf.connect, CONF),
+                self._shown,
+                ports=console.ports(CONF.serial_console.port_range),
+                token_seconds=CONF.consoleauth.token_ttl,
+            )
             self._watch.start()
 
     def process_instances_at_startup(self, context, instances):
@@ -84,6 +92,7 @@ class SmartOSDriver(driver.ComputeDriver):
 
     def cleanup_host(self, host):
         """Let go of the node."""
+        self._consoles.close()
         self._watch.stop()
         self._node.close()
 
@@ -103,7 +112,10 @@ class SmartOSDriver(driver.ComputeDriver):
         accel_info=None,
     ):
         """Create the VM, and wait until its guest is there and its ports are wired."""
+        rebuilds = instance.task_state == task_states.REBUILD_SPAWNING
         with (
+            # in an evacuation there is nothing here to replace
+            errors.launching(replaces=rebuilds and instance.host == self._served),
             errors.translated(instance.uuid, image_id=instance.image_ref),
             self._locks.hold(instance.uuid),
         ):
@@ -140,7 +152,7 @@ class SmartOSDriver(driver.ComputeDriver):
         destroy_secrets=True,
     ):
         """Delete the VM and all that is its own; one that is gone is success."""
-        with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+        with errors.still_there(), self._locks.hold(instance.uuid):
             reverts = instance.task_state == task_states.RESIZE_REVERTING
             if reverts and resize.in_place(context, instance):
                 # what Nova takes for the other one of two VMs is the only one
@@ -195,6 +207,7 @@ class SmartOSDriver(driver.ComputeDriver):
         delete and to spawn, leaves nothing of the old guest.
         """
         with (
+            errors.launching(),
             errors.translated(instance.uuid, image_id=image_meta.id),
             self._locks.hold(instance.uuid),
         ):
@@ -209,7 +222,9 @@ class SmartOSDriver(driver.ComputeDriver):
             attach_block_devices(context, instance, bdms)
             instance.task_state = task_states.REBUILD_SPAWNING
             instance.save(expected_task_state=[task_states.REBUILD_BLOCK_DEVICE_MAPPING])
-            build.reprovision(self._node, self._watch, instance, planned, base)
+            with errors.launching(replaces=True), errors.translated(instance.uuid):
+                self._end_rescue(instance)
+                build.reprovision(self._node, self._watch, instance, planned, base)
 
     def rescue(
         self,
@@ -239,14 +254,25 @@ class SmartOSDriver(driver.ComputeDriver):
             )
 
     def unrescue(self, context, instance):
-        """Back to its own root."""
+        """Back to its own root, and running."""
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
-            rescue.unrescue(
-                self._node,
-                self._watch,
-                instance,
-                nic_tags=CONF[smartos_conf.GROUP].physical_networks,
-            )
+            self._watch.get(instance.uuid, fresh=True)
+            self._end_rescue(instance)
+            power.start(self._node, self._watch, instance)
+
+    def _end_rescue(self, instance):
+        """Give the VM its own root and nics again, after a rescue or one that broke off.
+
+        There is nothing to do, and it costs nothing, for one that was not rescued.
+        """
+        vm = self._watch.get(instance.uuid)
+        network_info = instance.get_network_info()
+        # a zone's are its stand-in's for so long
+        lacks = not vm.hvm and not vm.nics and network_info
+        repair = self._repair_network(instance, network_info) if lacks else None
+        rescue.end(self._node, self._watch, vm)
+        if repair is not None:
+            repair()
 
     def _plan(self, instance, image_meta, injected_files, admin_password, network_info):
         return build.plan(
@@ -257,6 +283,7 @@ class SmartOSDriver(driver.ComputeDriver):
             admin_password=admin_password,
             network_info=network_info,
             nic_tags=CONF[smartos_conf.GROUP].physical_networks,
+            host=self._served,
         )
 
     # resize
@@ -430,12 +457,18 @@ class SmartOSDriver(driver.ComputeDriver):
         self, context, instance, network_info, share_info, block_device_info=None
     ):
         """Start a VM that Nova has as running; by autoboot it mostly is already."""
-        self.power_on(context, instance, network_info, block_device_info)
+        if instance.vm_state != vm_states.RESCUED:
+            self.power_on(context, instance, network_info, block_device_info)
+            return
+        with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            acting = rescue.acting(self._watch, instance.uuid)
+            power.start(self._node, self._watch, instance, uuid=acting)
 
     def power_off(self, instance, timeout=0, retry_interval=0):
-        """Bring the VM down; a timeout lets its guest do it."""
+        """Bring the VM down; a timeout lets its guest do it. A rescue ends with that."""
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
             power.stop(self._node, self._watch, instance, timeout)
+            rescue.end(self._node, self._watch, self._watch.get(instance.uuid))
 
     def power_on(
         self,
@@ -449,6 +482,7 @@ class SmartOSDriver(driver.ComputeDriver):
         """Boot the VM, unless it runs."""
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
             guest.tell(self._node, [instance], self._watch.vms())
+            self._end_rescue(instance)
             power.start(self._node, self._watch, instance)
 
     def trigger_crash_dump(self, instance):
@@ -478,6 +512,8 @@ class SmartOSDriver(driver.ComputeDriver):
 
     def _changed(self, old: vms.Vm | None, new: vms.Vm | None) -> None:
         """Tell Nova of a VM that went down or came up by itself."""
+        if old is not None and new is None:
+            self._consoles.gone(old.uuid)
         transition = state.transition(old, new)
         if transition is not None and new is not None and self._is_ours(new):
             self.emit_event(virtevent.LifecycleEvent(new.uuid, transition))
@@ -510,13 +546,40 @@ class SmartOSDriver(driver.ComputeDriver):
         """Take a nic away: it falls silent, and is gone after the next boot."""
         others = [each for each in instance.get_network_info() if each["id"] != vif["id"]]
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
-            interface.detach(self._node, self._watch, instance, vif, others)
+            uuid = instance.uuid
+            if instance.vm_state == vm_states.RESCUED:
+                # Neutron deletes a port whatever its server does
+                uuid = rescue.acting(self._watch, uuid)
+            interface.detach(self._node, self._watch, instance, vif, others, uuid=uuid)
 
     def plug_vifs(self, instance, network_info):
         """Nothing to do: the node makes the vnics of a VM that boots, and keeps them until then."""
 
     def unplug_vifs(self, instance, network_info):
         """Nothing to do: the node removes the vnics of a VM that goes down."""
+
+    # consoles
+
+    def get_console_output(self, context, instance):
+        """The last that the console has shown."""
+        with errors.translated(instance.uuid):
+            return self._consoles.output(instance.uuid)
+
+    def get_vnc_console(self, context, instance):
+        """Where nova-novncproxy reaches the screen of a virtual machine."""
+        with errors.translated(instance.uuid):
+            return self._consoles.display(instance.uuid, CONF.vnc.server_proxyclient_address)
+
+    def get_serial_console(self, context, instance):
+        """Where nova-serialproxy reaches the console."""
+        with errors.translated(instance.uuid):
+            return self._consoles.serial(instance.uuid, CONF.serial_console.proxyclient_address)
+
+    def _shown(self, uuid: str) -> vms.Vm:
+        """The VM whose guest an instance's user sees: in a rescue, not always its own."""
+        if not self._is_ours(self._watch.get(uuid)):
+            raise node_errors.NotFound(f"VM {uuid} is not of this service", code="VmNotFound")
+        return self._watch.get(rescue.acting(self._watch, uuid))
 
     # images
 

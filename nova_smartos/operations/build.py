@@ -163,14 +163,18 @@ def ready_to_rebuild(
 def refuse_to_preserve(known: watch.Watch, instance: instances.Instance, planned: Plan) -> None:
     """Refuse a rebuild that cannot keep ephemeral data."""
     vm = known.get(instance.uuid, fresh=True)
-    if vm.brand != planned.wanted.brand or vm.brand not in REPROVISIONED:
+    if vm.brand == planned.wanted.brand and vm.brand in REPROVISIONED:
+        if not vm.indestructible_zoneroot:
+            return
+        LOG.warning("vmadm does not replace a root that is indestructible", instance=instance)
+    else:
         LOG.warning(
             "A VM of brand %s cannot become one of brand %s and keep its data",
             vm.brand,
             planned.wanted.brand,
             instance=instance,
         )
-        raise exception.PreserveEphemeralNotSupported
+    raise exception.PreserveEphemeralNotSupported
 
 
 def reprovision(

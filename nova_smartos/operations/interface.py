@@ -79,16 +79,20 @@ def detach(
     instance: instances.Instance,
     vif: model.VIF,
     others: Sequence[model.VIF],
+    *,
+    uuid: str | None = None,
 ) -> None:
     """Take the port's nic from the VM [1]; in a running one it is silenced before [1].
 
-    One that is not there is success.
+    One that is not there is success. The VM is the instance's own unless `uuid` names the one that
+    acts for it.
     """
     mac = vif["address"].lower()
-    vm = known.get(instance.uuid)
+    uuid = uuid or instance.uuid
+    vm = known.get(uuid)
     present = nic.by_mac(vm).get(mac)
     if present is None:
-        vm = known.get(instance.uuid, fresh=True)
+        vm = known.get(uuid, fresh=True)
         present = nic.by_mac(vm).get(mac)
     if present is None:
         LOG.warning("Port %s has no nic to detach", vif["id"], instance=instance)

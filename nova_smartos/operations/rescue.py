@@ -29,6 +29,8 @@ LOG = log.getLogger(__name__)
 BROKEN_ROOT = "/mnt/rescue"
 
 _NAMESPACE = uuid_module.UUID("5a6e1c1c-6d0f-4b52-9a0c-2f7b1f2f9d10")
+# A stand-in is not there to stay.
+_HELD = frozenset({"indestructible_delegated", "indestructible_zoneroot"})
 _NO_MORE_DISKS: Mapping[str, Any] = {"ephemerals": [], "swap": None}
 
 
@@ -70,27 +72,11 @@ def rescue(
     _stand_in(gz, known, vm, document)
 
 
-def unrescue(
-    gz: node.Node,
-    known: watch.Watch,
-    instance: instances.Instance,
-    *,
-    nic_tags: Mapping[str, str],
-) -> None:
-    """Back to its own root, and running."""
-    vm = known.get(instance.uuid, fresh=True)
-    end(gz, known, vm)
-    if not vm.hvm:
-        network = nic.network(instance.get_network_info(), brand=vm.brand, nic_tags=nic_tags)
-        missing = nic.differences(vm, network)
-        if missing:
-            gz.vmadm.update(vm.uuid, missing)
-    with known.changing(vm.uuid, lambda now: now is not None and now.state == vms.State.RUNNING):
-        gz.vmadm.start(vm.uuid)
-
-
 def end(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
-    """Take away what a rescue has added, of one that failed as well; the VM is down then."""
+    """Take away what a rescue has added, of one that failed as well; the VM is down then.
+
+    Of a zone's nics, which its stand-in had, whoever boots the zone takes care.
+    """
     if vm.hvm:
         _boot_from_own(gz, known, vm)
     else:
@@ -133,7 +119,7 @@ def stand_in(uuid: str) -> str:
 def _stand_in(gz: node.Node, known: watch.Watch, vm: vms.Vm, document: Mapping[str, Any]) -> None:
     remove_stand_in(gz, known, vm.uuid)
     made = {
-        **document,
+        **{key: value for key, value in document.items() if key not in _HELD},
         "uuid": stand_in(vm.uuid),
         "internal_metadata": {
             **document["internal_metadata"],

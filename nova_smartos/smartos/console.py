@@ -67,7 +67,8 @@ class Console(_tool.Tool):
         InvalidState with the code Busy: somebody else is connected.
         """
         until = time.monotonic() + _BUSY_SECONDS
-        command = self._command("-E", "-C", self._uuid(uuid), seconds=math.inf, terminal=True)
+        argv = ("zlogin", "-E", "-C", self._uuid(uuid))
+        command = transport.Command(argv, seconds=math.inf, terminal=True)
         while True:
             with contextlib.ExitStack() as stack:
                 process = stack.enter_context(self._transport.stream(command))
@@ -103,7 +104,7 @@ class Console(_tool.Tool):
     @contextlib.contextmanager
     def _joined(self, zonepath: str, name: str) -> Iterator[transport.Process]:
         argv = ("nc", "-U", self._socket(zonepath, name))
-        command = transport.Command(argv, timeout=transport.Timeout.STREAM, seconds=math.inf)
+        command = transport.Command(argv, seconds=math.inf)
         with self._transport.stream(command) as process:
             yield process
 
@@ -112,7 +113,7 @@ def _shown(log: str) -> bytes:
     """What was shown on a console, of a log whose first line may be cut."""
     whole = log[log.find("\n") + 1 :] if len(log) >= _LOG_BYTES else log
     found = []
-    for line in whole.splitlines():
+    for line in whole.split("\n"):
         try:
             document = records.object_(line)
         except errors.OutputError:

@@ -35,28 +35,21 @@ def translated(instance_uuid: str = "", *, image_id: str = "") -> Iterator[None]
 
 
 @contextlib.contextmanager
-def not_gone() -> Iterator[None]:
-    """A VM that is missing in its launch or rebuild is a failure of that.
+def launching(*, replaces: bool = False) -> Iterator[None]:
+    """Keep two exceptions from Nova that mean something else to it in a launch or a rebuild.
 
-    Of an instance that is not found Nova thinks that its user has just deleted it: it would let
-    the server build for ever, without a fault.
+    Of an instance that is not found it thinks that the user has just deleted it, and leaves the
+    server as it is, for ever and without a fault. Of a rebuild that finds no room it says that the
+    server is as it was, although what `replaces` the old guest comes after that one's end.
     """
     try:
         yield
     except exception.InstanceNotFound as error:
         reason = str(error.__cause__ or error)
         raise exception.InstanceDeployFailure(reason=reason) from error
-
-
-@contextlib.contextmanager
-def not_undone() -> Iterator[None]:
-    """A rebuild that finds no room has cost the old guest already.
-
-    Of one whose resources cannot be had Nova says that the server is as it was.
-    """
-    try:
-        yield
     except exception.ComputeResourcesUnavailable as error:
+        if not replaces:
+            raise
         raise exception.InstanceDeployFailure(reason=error.format_message()) from error
 
 

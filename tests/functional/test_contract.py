@@ -115,7 +115,7 @@ def test_an_undo_leaves_a_vm_that_is_none_of_novas(world: worlds.World) -> None:
     zone = {"brand": "joyent", "uuid": server.instance.uuid, "quota": 5, "alias": "operators"}
     zone |= {"image_uuid": world.node.image("zone"), "max_physical_memory": 128}
     world.node.tool("vmadm", "create", payload=json.dumps(zone))
-    with spoilt(world, "gtar -x", faulty.Kind.FAILS), pytest.raises(exception.NovaException):
+    with spoilt(world, "gtar", faulty.Kind.FAILS), pytest.raises(exception.NovaException):
         operations.spawn(world, server)
     assert shown(world, server.instance.uuid)["state"] == "running"
 
