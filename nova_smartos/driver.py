@@ -136,6 +136,7 @@ class SmartOSDriver(driver.ComputeDriver):
                     block_device_info=block_device_info,
                     power_on=power_on,
                 )
+                self._consoles.record(self._watch.get(instance.uuid))
             except exception.VirtualInterfaceCreateException as error:
                 # Nova replaces the reason of this one by a sentence that says nothing
                 raise exception.BuildAbortException(
@@ -260,16 +261,22 @@ class SmartOSDriver(driver.ComputeDriver):
             self._end_rescue(instance)
             power.start(self._node, self._watch, instance)
 
+    def _acting(self, instance):
+        """The uuid of the VM that the user knows as the server, now."""
+        if instance.vm_state != vm_states.RESCUED:
+            return instance.uuid
+        return rescue.acting(self._watch, instance.uuid)
+
     def _end_rescue(self, instance):
         """Give the VM its own root and nics again, after a rescue or one that broke off.
 
         There is nothing to do, and it costs nothing, for one that was not rescued.
         """
         vm = self._watch.get(instance.uuid)
-        network_info = instance.get_network_info()
+        repair = None
         # a zone's are its stand-in's for so long
-        lacks = not vm.hvm and not vm.nics and network_info
-        repair = self._repair_network(instance, network_info) if lacks else None
+        if not vm.hvm and not vm.nics and (network_info := instance.get_network_info()):
+            repair = self._repair_network(instance, network_info)
         rescue.end(self._node, self._watch, vm)
         if repair is not None:
             repair()
@@ -363,9 +370,7 @@ class SmartOSDriver(driver.ComputeDriver):
     def get_info(self, instance, use_cache=True):
         """The power state, from memory or from the node."""
         with errors.translated(instance.uuid):
-            uuid = instance.uuid
-            if instance.vm_state == vm_states.RESCUED:
-                uuid = rescue.acting(self._watch, uuid)
+            uuid = self._acting(instance)
             return power.info(self._node, self._watch, uuid, fresh=not use_cache)
 
     def get_num_instances(self):
@@ -411,6 +416,7 @@ class SmartOSDriver(driver.ComputeDriver):
                 seconds=CONF.shutdown_timeout,
                 prepare=self._repair(instance, network_info) if hard else None,
             )
+            self._consoles.record(self._watch.get(instance.uuid))
 
     def _repair(self, instance, network_info):
         """What makes a VM that is down as Nova has it; what cannot be made is refused here."""
@@ -461,8 +467,7 @@ class SmartOSDriver(driver.ComputeDriver):
             self.power_on(context, instance, network_info, block_device_info)
             return
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
-            acting = rescue.acting(self._watch, instance.uuid)
-            power.start(self._node, self._watch, instance, uuid=acting)
+            power.start(self._node, self._watch, instance, uuid=self._acting(instance))
 
     def power_off(self, instance, timeout=0, retry_interval=0):
         """Bring the VM down; a timeout lets its guest do it. A rescue ends with that."""
@@ -484,6 +489,7 @@ class SmartOSDriver(driver.ComputeDriver):
             guest.tell(self._node, [instance], self._watch.vms())
             self._end_rescue(instance)
             power.start(self._node, self._watch, instance)
+            self._consoles.record(self._watch.get(instance.uuid))
 
     def trigger_crash_dump(self, instance):
         """Send an NMI to a guest that has a kernel of its own."""
@@ -512,7 +518,9 @@ class SmartOSDriver(driver.ComputeDriver):
 
     def _changed(self, old: vms.Vm | None, new: vms.Vm | None) -> None:
         """Tell Nova of a VM that went down or came up by itself."""
-        if old is not None and new is None:
+        if new is not None:
+            self._consoles.record(new)
+        elif old is not None:
             self._consoles.gone(old.uuid)
         transition = state.transition(old, new)
         if transition is not None and new is not None and self._is_ours(new):
@@ -546,10 +554,8 @@ class SmartOSDriver(driver.ComputeDriver):
         """Take a nic away: it falls silent, and is gone after the next boot."""
         others = [each for each in instance.get_network_info() if each["id"] != vif["id"]]
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
-            uuid = instance.uuid
-            if instance.vm_state == vm_states.RESCUED:
-                # Neutron deletes a port whatever its server does
-                uuid = rescue.acting(self._watch, uuid)
+            # Neutron deletes a port whatever its server does, rescued or not
+            uuid = self._acting(instance)
             interface.detach(self._node, self._watch, instance, vif, others, uuid=uuid)
 
     def plug_vifs(self, instance, network_info):
@@ -563,11 +569,15 @@ class SmartOSDriver(driver.ComputeDriver):
     def get_console_output(self, context, instance):
         """The last that the console has shown."""
         with errors.translated(instance.uuid):
-            return self._consoles.output(instance.uuid)
+            # as text: of bytes Nova's own test of drivers wants no more than it encodes again
+            return self._consoles.output(instance.uuid).decode("latin-1")
 
     def get_vnc_console(self, context, instance):
         """Where nova-novncproxy reaches the screen of a virtual machine."""
         with errors.translated(instance.uuid):
+            wanted = interface.asked(instance, instance.image_meta)
+            if wanted.values.get("video") == "none":
+                raise exception.ConsoleTypeUnavailable(console_type="novnc")
             return self._consoles.display(instance.uuid, CONF.vnc.server_proxyclient_address)
 
     def get_serial_console(self, context, instance):
@@ -600,13 +610,13 @@ class SmartOSDriver(driver.ComputeDriver):
     def get_diagnostics(self, instance):
         """What the node has counted for the instance, as clients before 2.48 know it."""
         with errors.translated(instance.uuid):
-            found = compute_node.counters(self._node, self._watch, instance.uuid)
+            found = compute_node.counters(self._node, self._watch, self._acting(instance))
             return inventory.legacy_diagnostics(found)
 
     def get_instance_diagnostics(self, instance):
         """What the node has counted for the instance."""
         with errors.translated(instance.uuid):
-            found = compute_node.counters(self._node, self._watch, instance.uuid)
+            found = compute_node.counters(self._node, self._watch, self._acting(instance))
             drive = configdrive.required_by(instance)
             return inventory.instance_diagnostics(found, config_drive=drive)
 
@@ -625,6 +635,8 @@ class SmartOSDriver(driver.ComputeDriver):
             resources = self._host.resources()
             # the one thing that Nova does with every driver again and again
             guest.tell_all(self._node, self._locks.held(), self._watch.vms())
+            for vm in self._watch.vms().values():
+                self._consoles.record(vm)
         return resources
 
     def get_host_uptime(self):
@@ -640,7 +652,7 @@ class SmartOSDriver(driver.ComputeDriver):
     def block_stats(self, instance, disk_id):
         """What went through the one disk; SmartOS counts several together, so those are unknown."""
         with errors.translated(instance.uuid):
-            found = compute_node.counters(self._node, self._watch, instance.uuid)
+            found = compute_node.counters(self._node, self._watch, self._acting(instance))
             return inventory.block_stats(found) if len(found.vm.disks) < 2 else None
 
     def get_available_nodes(self, refresh=False):
@@ -659,7 +671,7 @@ class SmartOSDriver(driver.ComputeDriver):
 
     def get_volume_connector(self, instance):
         """Refuse volumes: Nova asks this first of all, for one to boot from as well."""
-        raise exception.InvalidBDM(
+        raise errors.Refused(
             "Volumes cannot be attached to instances on SmartOS: use a flavor with ephemeral disks"
         )
 

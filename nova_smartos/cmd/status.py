@@ -14,7 +14,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
@@ -35,8 +35,8 @@ FULL_PERCENT = 90
 # Turns Nova's use of eventlet off and on; this command itself runs without.
 _THREADS = "OS_NOVA_DISABLE_EVENTLET_PATCHING"
 
-Code = upgradecheck.Code
-Problems = Iterator[tuple[Code, str]]
+Code: TypeAlias = upgradecheck.Code
+Problems: TypeAlias = Iterator[tuple[Code, str]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

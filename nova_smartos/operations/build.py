@@ -186,7 +186,8 @@ def reprovision(
 ) -> None:
     """Replace the root, and tell the new guest what it is to know; nics and data stay [2]."""
     vm = known.get(instance.uuid)
-    told = metadata.changes(vm, planned.guest)
+    # vmadm boots the new guest only of a VM that is to come up with the node
+    told = {**metadata.changes(vm, planned.guest), "autoboot": True}
     told["set_internal_metadata"] = {
         **told.get("set_internal_metadata", {}),
         **planned.mark,
@@ -198,8 +199,7 @@ def reprovision(
         try:
             gz.vmadm.reprovision(vm.uuid, base.uuid)
         except errors.OutcomeUnknown as error:
-            now = _outcome(known, error, vm.uuid, _is_made, vmadm.PROVISION_SECONDS)
-            if now is None or now.state != vms.State.RUNNING or base.uuid not in _images(now):
+            if not _is_reprovisioned(known, error, vm, base):
                 raise
         if not vm.hvm:
             guest.check_provisioned(gz, vm.uuid)
@@ -218,7 +218,7 @@ def destroy(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> 
         # an attempt may have come to its end half-way
         guest.remove_tree(gz, uuid)
         return
-    if identity.of(vm) is None:
+    if identity.of(vm) is None and not identity.is_stillborn(vm):
         raise errors.InvalidState(
             f"VM {uuid} does not carry Nova's mark, so Nova does not delete it", code="Foreign"
         )
@@ -238,6 +238,30 @@ def _create(gz: node.Node, known: watch.Watch, document: Mapping[str, Any]) -> N
         vm = _outcome(known, error, uuid, _is_made, seconds)
         if vm is None or vm.state != wanted:
             raise
+
+
+def _is_reprovisioned(
+    known: watch.Watch, error: errors.OutcomeUnknown, before: vms.Vm, base: payload.Image
+) -> bool:
+    """Whether the VM runs on a new root. The image alone does not tell: it may be the old one."""
+
+    def begun(now: vms.Vm | None) -> bool:
+        return now is None or not _is_made(now) or now.zoneid != before.zoneid
+
+    def done(now: vms.Vm | None) -> bool:
+        return (
+            _is_running(now)
+            and now is not None
+            and now.zoneid != before.zoneid
+            and base.uuid in _images(now)
+        )
+
+    def ended(now: vms.Vm | None) -> bool:
+        return now is None or now.state == vms.State.FAILED or done(now)
+
+    if not begun(_outcome(known, error, before.uuid, begun, APPEAR_SECONDS)):
+        return False
+    return done(_outcome(known, error, before.uuid, ended, vmadm.PROVISION_SECONDS))
 
 
 def _delete(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:

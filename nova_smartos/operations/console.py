@@ -7,8 +7,8 @@ again, by us or by others, opens nothing that the token was not given for. Whate
 to is looked up when it is used. To the node goes a command, so that nothing listens there.
 """
 
-import collections
 import contextlib
+import functools
 import hashlib
 import hmac
 import re
@@ -21,15 +21,16 @@ from nova import exception
 from nova.console import type as console_type
 from oslo_log import log
 
-from nova_smartos.smartos import errors, node, transport, vms
+from nova_smartos.operations import recorder
+from nova_smartos.smartos import console, errors, node, transport, vms
 
 LOG = log.getLogger(__name__)
 
 SERIAL, DISPLAY = "serial", "display"
 #: Sessions at once. Each is a command on a connection that carries nothing else.
 MOST_SESSIONS = 24
-#: What is kept of a kvm console, for as long as nova-compute runs.
-KEPT_BYTES = 256 * 1024
+#: Consoles of kvm VMs that are recorded at once, each through a connection of the same kind.
+MOST_RECORDED = 8
 
 _PATH = re.compile(r"/(serial|display)/([0-9a-f-]{36})/([0-9]{1,12})/([0-9a-f]{64})")
 # A path outlives its token by this: Nova, not we, says when a token is over.
@@ -85,6 +86,7 @@ class Consoles:
         self._listeners: dict[str, transport.Listener] = {}
         self._node: node.Node | None = None
         self._sessions: dict[tuple[str, str], _Session] = {}
+        self._recorders: dict[str, recorder.Recorder] = {}
         self._closed = False
 
     # what Nova asks
@@ -93,7 +95,9 @@ class Consoles:
         """The last that the console has shown, from before a reboot as well."""
         vm = self._find(uuid)
         if vm.brand == "kvm":
-            raise NotImplementedError
+            with self._lock:
+                found = self._recorders.get(vm.uuid)
+            return found.shown() if found else b""
         try:
             return self._gz.console.log(_zonepath(vm))
         except errors.NotFound as error:
@@ -118,12 +122,38 @@ class Consoles:
 
     # what becomes of it
 
+    def record(self, vm: vms.Vm) -> None:
+        """Follow the console of a VM of ours, if nobody else keeps what it shows."""
+        if vm.brand != "kvm" or not self._is_up(vm.uuid):
+            return
+        with self._lock:
+            known = self._recorders.get(vm.uuid)
+            if self._closed or (known and known.following):
+                return
+            active = sum(each.following for each in self._recorders.values())
+            if active >= MOST_RECORDED:
+                LOG.warning("The console of %s is not recorded: %d are already", vm.uuid, active)
+                return
+            before = known.shown() if known else b""
+            opened = functools.partial(self._line, _zonepath(vm))
+            is_up = functools.partial(self._is_up, vm.uuid)
+            self._recorders[vm.uuid] = recorder.Recorder(vm.uuid, opened, is_up, before)
+
+    def _is_up(self, uuid: str) -> bool:
+        try:
+            return self._find(uuid).zone_state == "running"
+        except errors.SmartOSError:
+            return False
+
     def gone(self, uuid: str) -> None:
         """A VM was deleted: nobody stays connected."""
         with self._lock:
             ended = [self._sessions[key] for key in list(self._sessions) if key[1] == uuid]
+            known = self._recorders.pop(uuid, None)
         for session in ended:
             session.end()
+        if known is not None:
+            known.stop(wait=False)
 
     def close(self) -> None:
         """End all sessions, and listen no more."""
@@ -131,8 +161,11 @@ class Consoles:
             self._closed = True
             listeners, self._listeners = list(self._listeners.values()), {}
             gz, self._node = self._node, None
+            recorders, self._recorders = list(self._recorders.values()), {}
         for listener in listeners:
             listener.close()
+        for known in recorders:
+            known.stop()
         if gz is not None:
             gz.close()
 
@@ -211,15 +244,26 @@ class Consoles:
     def _opened(
         self, kind: str, vm: vms.Vm
     ) -> contextlib.AbstractContextManager[transport.Process]:
+        if kind == DISPLAY:
+            return self._tool().display(_zonepath(vm))
+        if vm.brand != "kvm":
+            return self._tool().zone(vm.uuid)
+        with self._lock:
+            known = self._recorders.get(vm.uuid)
+        if known is not None and known.following:
+            return known.joined()
+        return self._tool().line(_zonepath(vm))
+
+    def _line(self, zonepath: str) -> contextlib.AbstractContextManager[transport.Process]:
+        return self._tool().line(zonepath)
+
+    def _tool(self) -> console.Console:
         with self._lock:
             if self._closed:
                 raise transport.Refused("503 Service Unavailable")
             # one of its own: sessions must not take the connections that Nova's work needs
             self._node = self._node or self._connect()
-            console = self._node.console
-        if kind == DISPLAY:
-            return console.display(_zonepath(vm))
-        return console.line(_zonepath(vm)) if vm.brand == "kvm" else console.zone(vm.uuid)
+            return self._node.console
 
 
 class _Session:

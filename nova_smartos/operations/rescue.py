@@ -57,7 +57,11 @@ def rescue(
         if kind != "zvol":
             raise _unfit(image_meta, f"a VM of brand {vm.brand} needs an image of a disk to boot")
         base = images.ensure(context, image_meta, properties)
-        _boot_from(gz, known, vm, base, told)
+        try:
+            _boot_from(gz, known, vm, base, told)
+        except errors.SmartOSError:
+            _undo_boot(gz, known, vm.uuid)
+            raise
         return
     wanted = specs.resolve(instance.flavor, image_meta, properties, kind)
     if wanted.hvm:
@@ -94,7 +98,7 @@ def remove_stand_in(gz: node.Node, known: watch.Watch, uuid: str) -> None:
             other = known.get(other.uuid, fresh=True)
         except errors.NotFound:
             return
-    if identity.stands_in_for(other) != uuid:
+    if identity.stands_in_for(other) != uuid and not identity.is_stillborn(other):
         raise errors.InvalidState(f"VM {other.uuid} is not the stand-in of {uuid}", code="Foreign")
     try:
         gz.vmadm.delete(other.uuid)
@@ -194,6 +198,14 @@ def _boot_from(
     gz.vmadm.update(vm.uuid, {"add_disks": [added]})
     with known.changing(vm.uuid, lambda now: now is not None and now.state == vms.State.RUNNING):
         gz.vmadm.start(vm.uuid)
+
+
+def _undo_boot(gz: node.Node, known: watch.Watch, uuid: str) -> None:
+    """Undo: whatever stops this must not hide why there is something to undo."""
+    try:
+        _boot_from_own(gz, known, known.get(uuid, fresh=True))
+    except errors.SmartOSError:
+        LOG.exception("VM %s: a stop, or a hard reboot, mends what a failed rescue has left", uuid)
 
 
 def _boot_from_own(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:

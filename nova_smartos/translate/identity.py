@@ -24,6 +24,9 @@ RESCUED = "nova:rescued"
 STANDS_IN = "nova:stands_in_for"
 # Raised when a reader of the old form would misread the new one.
 _VERSION = 1
+_STILLBORN = frozenset(
+    {vms.State.CONFIGURED, vms.State.FAILED, vms.State.INCOMPLETE, vms.State.PROVISIONING}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,3 +108,8 @@ def stands_in_for(vm: vms.Vm) -> str | None:
     """Whose work the VM does while that is rescued; None for any other VM."""
     uuid = vm.internal_metadata.get(STANDS_IN)
     return uuid if isinstance(uuid, str) else None
+
+
+def is_stillborn(vm: vms.Vm) -> bool:
+    """Whether vmadm has ended before the VM had any metadata: its uuid alone says whose it is."""
+    return vm.state in _STILLBORN and not vm.internal_metadata

@@ -49,6 +49,8 @@ _PLAIN: Mapping[str, Any] = {
     "zfs_root_recsize": 131072,
     "zfs_snapshot_limit": "",
 }
+# The brand's own framebuffer and tablet (illumos-joyent, bhyve's boot.c, add_fbuf).
+_FRAMEBUFFER = "-s 30:0,fbuf,vga=off,unix=/tmp/vm.vnc -s 30:1,xhci,tablet"
 _PRIVILEGES = ("default",)
 _HVM_PRIVILEGES = (
     *_PRIVILEGES,
@@ -111,7 +113,6 @@ def create(
     block_device_info: Mapping[str, Any] | None = None,
     autoboot: bool = True,
     dns_domain: str | None = None,
-    vnc_password: str | None = None,
 ) -> dict[str, Any]:
     """The whole document for vmadm create."""
     flavor = instance.flavor
@@ -135,8 +136,6 @@ def create(
     }
     if wanted.hvm:
         document |= _machine(wanted, flavor, image, disks)
-        if vnc_password is not None and "vnc_port" not in document:
-            document["vnc_password"] = vnc_password
     else:
         document |= _zone(wanted, image, disks)
         if dns_domain:
@@ -190,6 +189,7 @@ def resized(
     disks = local(flavor, block_device_info)
     update = {**_limits(wanted, flavor, disks), **_taken_back(vm, wanted), **_plain(wanted)}
     if wanted.hvm:
+        update |= _display(wanted)
         grown = _grown(vm, wanted, flavor, disks, keep=keep_grown)
         room = grown.get("flexible_disk_size", 0)
         # vmadm changes disks first and gives them room last
@@ -350,11 +350,23 @@ def _machine(
         disk["pci_slot"] = slot
     if wanted.brand == "bhyve":
         document |= _bhyve(wanted, (size or image.size_mib or 0), made)
-    if values.get("video") == "none":
-        document["vnc_port"] = -1
-    elif "video" in values and wanted.brand == "kvm":
+    if values.get("video", "none") != "none" and wanted.brand == "kvm":
         document["vga"] = values["video"]
-    return {**document, "disks": made}
+    return {**document, **_display(wanted), "disks": made}
+
+
+def _display(wanted: specs.Specs) -> dict[str, Any]:
+    """A display that listens nowhere but on its socket: vmadmd would open it on the network.
+
+    vnc_port=-1 keeps vmadmd from that, but also bhyve's brand from giving the guest a screen; so
+    its options give one, the same that the brand would.
+    """
+    found: dict[str, Any] = {"vnc_port": -1}
+    if wanted.brand == "bhyve" and wanted.values.get("video") != "none":
+        given = str(wanted.values.get("bhyve_extra_opts", ""))
+        if "fbuf," not in given:
+            found["bhyve_extra_opts"] = f"{given} {_FRAMEBUFFER}".strip()
+    return found
 
 
 def _bhyve(wanted: specs.Specs, root_mib: int, made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

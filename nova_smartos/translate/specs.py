@@ -718,4 +718,6 @@ def _shown(value: Any) -> str:
 
 
 def _fault(reason: str) -> exception.InvalidInput:
-    return exception.InvalidInput(reason=reason)
+    # the name of an image's property is a tenant's, and this goes into a log
+    legible = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in reason)
+    return exception.InvalidInput(reason=legible)

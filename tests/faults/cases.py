@@ -139,7 +139,9 @@ def _wrong_errors(error: BaseException, fired: Sequence[faulty.Fault]) -> list[s
     told = str(error)
     if not isinstance(error, exception.NovaException):
         wrong.append(f"Nova gets a {type(error).__name__}: {told}")
-    if fired and fired[0].kind not in faulty.MUTE and faulty.mark(fired[0].step) not in told:
+    # what a guest says may be a secret, and is not shown
+    silent = fired and (fired[0].kind in faulty.MUTE or fired[0].step.command == "zlogin")
+    if fired and not silent and faulty.mark(fired[0].step) not in told:
         wrong.append(f"the first error is not the one shown: {told}")
     if len(told) < 10:
         wrong.append(f"the error says nothing: {told!r}")

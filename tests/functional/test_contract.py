@@ -84,7 +84,7 @@ def test_a_vm_that_vanishes_in_its_launch_is_no_deleted_instance(
     with pytest.raises(exception.NovaException) as caught:
         operations.spawn(world, server)
     assert not isinstance(caught.value, exception.InstanceNotFound)
-    assert "No such zone configured" in str(caught.value)
+    assert "Unable to start VM" in str(caught.value)
 
 
 def test_a_rebuild_without_room_is_not_taken_back(world: worlds.World) -> None:
@@ -108,6 +108,23 @@ def test_a_rebuild_of_what_is_not_there_says_so(world: worlds.World) -> None:
     with pytest.raises(exception.NovaException) as caught:
         operations.rebuild_preserving(world, server)
     assert not isinstance(caught.value, exception.InstanceNotFound)
+
+
+def test_a_rebuild_that_was_lost_on_its_way_has_not_happened(world: worlds.World) -> None:
+    """That the VM is of the wanted image proves nothing when it was before."""
+    server = launched(world)
+    world.node.tool("zlogin", server.instance.uuid, "echo old > /etc/motd")
+    with (
+        spoilt(world, "vmadm reprovision", faulty.Kind.HANGS),
+        pytest.raises(exception.HypervisorUnavailable),
+    ):
+        operations.rebuild_preserving(world, server)
+    assert world.node.tool("zlogin", server.instance.uuid, "cat /etc/motd").strip() == "old"
+    server.instance.task_state = None
+    with spoilt(world, "vmadm reprovision", faulty.Kind.HANGS_AFTER):
+        operations.rebuild_preserving(world, server)
+    assert world.transport.fired
+    assert world.node.tool("zlogin", server.instance.uuid, "cat /etc/motd").strip() != "old"
 
 
 def test_an_undo_leaves_a_vm_that_is_none_of_novas(world: worlds.World) -> None:
@@ -163,6 +180,8 @@ def test_a_rescue_of_an_indestructible_zone_ends(world: worlds.World) -> None:
     operations.unrescue(world, server)
     assert rescue.stand_in(server.instance.uuid) not in {vm.uuid for vm in world.observed().vms}
     assert shown(world, server.instance.uuid)["state"] == "running"
+    operations.destroy(world, server)
+    assert world.tidy() == []
 
 
 def test_unrescue_gives_back_what_the_flavor_gives_to_a_nic(world: worlds.World) -> None:
@@ -222,6 +241,7 @@ def test_a_rescued_zone_that_comes_up_with_the_node_is_its_stand_in(world: world
     world.node.tool("vmadm", "stop", "-F", other)
     world.driver.resume_state_on_host_boot(world.context, server.instance, server.network, None)
     assert shown(world, other)["state"] == "running"
+    assert world.driver.get_instance_diagnostics(server.instance).state == "running"
     assert shown(world, server.instance.uuid)["state"] == "stopped"
 
 
@@ -232,6 +252,23 @@ def test_a_port_that_is_deleted_in_rescue_leaves_the_stand_in(world: worlds.Worl
     gone = server.network[-1]["address"]
     operations.detach(world, server)
     assert gone not in macs(shown(world, rescue.stand_in(server.instance.uuid)))
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_rescue_that_fails_leaves_a_machine_with_its_own_disk_first(
+    world: worlds.World, step: int
+) -> None:
+    server = launched(world, "disk")
+    before = shown(world, server.instance.uuid)
+    with (
+        spoilt(world, "vmadm update", faulty.Kind.FAILS, step),
+        pytest.raises(exception.NovaException, match=faulty.MARK),
+    ):
+        operations.rescue(world, server)
+    assert world.transport.fired
+    after = shown(world, server.instance.uuid)
+    assert after["disks"] == before["disks"]
+    assert after["internal_metadata"] == before["internal_metadata"]
 
 
 def test_a_second_rescue_sees_what_the_first_has_left(world: worlds.World) -> None:

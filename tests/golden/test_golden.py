@@ -20,7 +20,8 @@ from tests.unit import fake_transport
 
 HERE = pathlib.Path(__file__).parent
 TOOLS = (
-    "dladm dtrace fwadm imgadm isainfo kstat nictagadm ps svcs sysinfo uptime vmadm zfs zlogin zpool"
+    "dladm dtrace fwadm imgadm isainfo kstat nictagadm "
+    "ps svcs sysinfo uptime vmadm zfs zlogin zpool"
 ).split()
 
 

@@ -73,3 +73,12 @@ def test_what_is_not_our_mark_is_none(text: object) -> None:
 def test_a_guest_cannot_write_the_key() -> None:
     assert not identity.KEY.endswith("_pw")
     assert identity.KEY != "operator-script"
+
+
+def test_a_vm_without_any_metadata_that_never_came_to_life() -> None:
+    shown = {"uuid": "u", "brand": "joyent", "zone_state": "configured"}
+    for state, expected in (("failed", True), ("provisioning", True), ("running", False)):
+        vm = vms.Vm.from_json({**shown, "state": state})
+        assert identity.is_stillborn(vm) is expected
+    kept = {**shown, "state": "failed", "internal_metadata": {"someone": "else"}}
+    assert not identity.is_stillborn(vms.Vm.from_json(kept))

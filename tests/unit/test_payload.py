@@ -47,6 +47,7 @@ NETWORK = nic.Network(
     {"192.168.0.0/16": "10.0.0.254"},
 )
 GUEST = metadata.Guest({"user-data": "#!/bin/sh\n", "role": "web"}, {"root_pw": "secret"})
+SCREEN = "-s 30:0,fbuf,vga=off,unix=/tmp/vm.vnc -s 30:1,xhci,tablet"
 # everything that a payload of ours may ever hold
 ALLOWED = {
     "alias", "autoboot", "bhyve_extra_opts", "bootrom", "brand", "cpu_cap", "cpu_shares",
@@ -56,7 +57,7 @@ ALLOWED = {
     "kernel_version", "limit_priv", "maintain_resolvers", "max_locked_memory", "max_lwps",
     "max_msg_ids", "max_physical_memory", "max_sem_ids", "max_shm_ids", "max_shm_memory",
     "max_swap", "nics", "owner_uuid", "pci_devices", "qemu_extra_opts", "quota", "ram",
-    "resolvers", "routes", "tmpfs", "uuid", "vcpus", "vga", "vnc_password", "vnc_port",
+    "resolvers", "routes", "tmpfs", "uuid", "vcpus", "vga", "vnc_port",
     "zfs_data_compression", "zfs_data_recsize", "zfs_filesystem_limit", "zfs_io_priority",
     "zfs_root_compression", "zfs_root_recsize", "zfs_snapshot_limit",
 }  # fmt: skip
@@ -251,7 +252,6 @@ def test_what_only_operators_give() -> None:
         },
         root_gb=20,
         ephemeral_gb=1,
-        options={"vnc_password": "x"},
     )
     assert made["pci_devices"] == [{"path": "/devices/pci@0,0/pci8086,1528@0", "pci_slot": "0:8:0"}]
     assert [disk["pci_slot"] for disk in made["disks"]] == ["0:4:0", "0:4:1"]
@@ -260,7 +260,7 @@ def test_what_only_operators_give() -> None:
     assert {disk["compression"] for disk in made["disks"]} == {"lz4"}
     assert made["flexible_disk_size"] == 40960
     assert made["vnc_port"] == -1
-    assert "vnc_password" not in made
+    assert "bhyve_extra_opts" not in made
     zone = document("joyent", {"smartos:filesystems": "/data/a=/mnt/a=ro /data/b=/mnt/b"})
     assert [(each["source"], each["options"]) for each in zone["filesystems"]] == [
         ("/data/a", ["ro", "nodevices"]),
@@ -371,9 +371,7 @@ def cases() -> Iterator[Any]:
 def test_vmadm_drops_nothing(
     node: node_module.Node, brand: str, extra: dict[str, str], shape: dict[str, int]
 ) -> None:
-    made = document(
-        brand, extra, node_image=an_image(node, brand), options={"vnc_password": "1234"}, **shape
-    )
+    made = document(brand, extra, node_image=an_image(node, brand), **shape)
     assert made.keys() <= ALLOWED
     verdict = node.vmadm.validate("create", made)
     assert not verdict.refused, verdict
@@ -468,6 +466,25 @@ def test_a_vm_is_what_its_payload_says(node: node_module.Node, create: Any, bran
         assert len(vm.datasets) == 1
 
 
+@pytest.mark.parametrize(
+    ("brand", "extra", "port", "options"),
+    [
+        ("bhyve", {}, -1, SCREEN),
+        ("bhyve", {"smartos:bhyve_extra_opts": "-S"}, -1, f"-S {SCREEN}"),
+        ("bhyve", {"smartos:bhyve_extra_opts": "-s 9,fbuf,wait"}, -1, "-s 9,fbuf,wait"),
+        ("bhyve", {"smartos:video": "none"}, -1, None),
+        ("bhyve", {"smartos:video": "none", "smartos:bhyve_extra_opts": "-S"}, -1, "-S"),
+        ("kvm", {}, -1, None),
+        ("lx", {}, None, None),
+    ],
+)
+def test_no_display_on_the_network(
+    brand: str, extra: dict[str, str], port: int | None, options: str | None
+) -> None:
+    made = document(brand, extra)
+    assert (made.get("vnc_port"), made.get("bhyve_extra_opts")) == (port, options)
+
+
 @pytest.mark.parametrize("brand", specs.BRANDS)
 def test_a_resize_and_the_way_back(node: node_module.Node, create: Any, brand: str) -> None:
     """What the first flavor gave is gone after the resize, and there again after the way back."""
@@ -478,8 +495,9 @@ def test_a_resize_and_the_way_back(node: node_module.Node, create: Any, brand: s
     assert (second.cpu_cap_percent, second.cpu_shares, second.max_lwps) == (400, 400, 2000)
     assert second.document["limit_priv"].startswith("default")
     assert "dtrace_user" not in second.document["limit_priv"]
-    gone = ("filesystems", "fs_allowed", "bhyve_extra_opts", "qemu_extra_opts", "pci_devices")
+    gone = ("filesystems", "fs_allowed", "qemu_extra_opts", "pci_devices")
     assert not [name for name in gone if second.document.get(name)]
+    assert second.document.get("bhyve_extra_opts") == (SCREEN if brand == "bhyve" else None)
     third = resized(node, second, rich(brand), **small)
     assert described(third) == described(first)
 

@@ -539,3 +539,9 @@ def test_metadefs_are_what_glance_loads(kind: str) -> None:
             assert re.search(schema["pattern"], text)
         if "enum" in schema:
             assert text in schema["enum"]
+
+
+def test_a_property_s_name_forges_no_line_of_a_log() -> None:
+    said = fault(image={"smartos_x\n2026-01-01 ERROR \x1b[2J forged": "1"})
+    assert said.isprintable()
+    assert r"smartos_x\n2026-01-01" in said

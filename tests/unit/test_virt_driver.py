@@ -9,6 +9,7 @@ import csv
 import pathlib
 import re
 import warnings
+from typing import Any
 
 import fixtures
 
@@ -18,6 +19,7 @@ from tests.functional import cloud, images
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import nova.test
+    from nova.tests.unit import utils as nova_utils
     from nova.tests.unit.virt import test_virt_drivers
 
 from nova_smartos import conf as smartos_conf
@@ -65,10 +67,25 @@ class TestSmartOSDriver(test_virt_drivers._VirtDriverTestCase, nova.test.TestCas
         self.addCleanup(self._clean)
 
     def _give_the_image_bytes(self) -> None:
+        """The server is a zone, but for the test of what only a virtual machine has."""
         folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        properties, data = images.stream(_node, folder, "zone")
+        if self._testMethodName in ("test_get_vnc_console", "test_trigger_crash_dump"):
+            properties, data = dict[str, str](), images.disk(8)
+        else:
+            properties, data = images.stream(_node, folder, "zone")
         self.image_service.delete(None, IMAGE)
         images.upload(self.image_service, data, properties, id=IMAGE)
+        make = nova_utils.get_test_instance
+
+        def instance(context: Any = None, flavor: Any = None, obj: bool = False) -> Any:
+            # Nova's API keeps the image's properties with every instance
+            made = make(context, flavor, obj)
+            if obj:
+                made.system_metadata = {f"image_{key}": properties[key] for key in properties}
+                made.save()
+            return made
+
+        self.stub_out("nova.tests.unit.utils.get_test_instance", instance)
 
     def _clean(self) -> None:
         self.connection.cleanup_host(HOST)
