@@ -634,7 +634,7 @@ class SmartOSDriver(driver.ComputeDriver):
         with errors.translated():
             resources = self._host.resources()
             # the one thing that Nova does with every driver again and again
-            guest.tell_all(self._node, self._locks.held(), self._watch.vms())
+            guest.tell_all(self._node, self._locks, self._watch.vms())
             for vm in self._watch.vms().values():
                 self._consoles.record(vm)
         return resources

@@ -10,7 +10,7 @@ import io
 import pathlib
 import tarfile
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import bcrypt
@@ -22,6 +22,7 @@ from nova.virt import configdrive
 from oslo_concurrency import processutils
 from oslo_log import log
 
+from nova_smartos.operations import locks
 from nova_smartos.smartos import errors, node, vms
 from nova_smartos.translate import identity, metadata, specs
 
@@ -153,8 +154,8 @@ def tell(
     return told
 
 
-def tell_all(gz: node.Node, busy: Collection[str], machines: Mapping[str, vms.Vm]) -> list[str]:
-    """Ask Nova for the instances of this host, and tell those that are not busy.
+def tell_all(gz: node.Node, changes: locks.Locks, machines: Mapping[str, vms.Vm]) -> list[str]:
+    """Ask Nova for the instances of this host, and tell those that nobody changes.
 
     Nova's own periodic work, which calls this, goes on whatever becomes of it.
     """
@@ -168,8 +169,12 @@ def tell_all(gz: node.Node, busy: Collection[str], machines: Mapping[str, vms.Vm
     except Exception:
         LOG.exception("Nova could not be asked for the instances of this host")
         return []
-    idle = [each for each in instances if each.task_state is None and each.uuid not in busy]
-    return tell(gz, idle, machines)
+    told = []
+    for instance in instances:
+        with changes.attempt(instance.uuid) as free:
+            if free and instance.task_state is None:
+                told += tell(gz, [instance], machines)
+    return told
 
 
 def set_admin_password(

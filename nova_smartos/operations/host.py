@@ -119,6 +119,9 @@ class Host:
             mark = identity.of(vm)
             if mark is not None and mark.host == self._served:
                 granted[uuid] = inventory.granted(mark.flavor)
+            elif identity.stands_in_for(vm) is not None:
+                # it does the work, and has the memory, of a zone that is down meanwhile
+                granted[uuid] = math.inf
             else:
                 foreign_mib += inventory.ram_mib(vm)
         space = inventory.storage(pool, rows, machines, granted)

@@ -23,17 +23,32 @@ class Locks:
             return frozenset(self._locks)
 
     @contextlib.contextmanager
+    def attempt(self, uuid: str) -> Iterator[bool]:
+        """Hold the VM if nobody else does; whether it is held. Never waits."""
+        with self._counted(uuid) as lock:
+            held = lock.acquire(blocking=False)
+            try:
+                yield held
+            finally:
+                if held:
+                    lock.release()
+
+    @contextlib.contextmanager
     def hold(self, uuid: str) -> Iterator[None]:
         """Wait until nobody else changes the VM; the same thread may hold it more than once.
 
         Whoever holds it runs node commands, and each of those has an end.
         """
+        with self._counted(uuid) as lock, lock:
+            yield
+
+    @contextlib.contextmanager
+    def _counted(self, uuid: str) -> Iterator[threading.RLock]:
         with self._guard:
             lock, users = self._locks.get(uuid, (threading.RLock(), 0))
             self._locks[uuid] = (lock, users + 1)
         try:
-            with lock:
-                yield
+            yield lock
         finally:
             with self._guard:
                 lock, users = self._locks[uuid]

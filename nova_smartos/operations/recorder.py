@@ -22,7 +22,7 @@ LOG = log.getLogger(__name__)
 KEPT_BYTES = 256 * 1024
 
 _CHUNK = 65536
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _JOIN_SECONDS = 5.0
 # Pieces that a client may be behind before he is cut off.
 _BEHIND = 256
@@ -41,7 +41,7 @@ class Recorder:
         self._uuid = uuid
         self._open = open_
         self._is_up = is_up
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._kept = bytearray(before)
         self._process: transport.Process | None = None
         self._clients: list[Client] = []
@@ -62,8 +62,9 @@ class Recorder:
     def joined(self) -> Iterator[transport.Process]:
         """Hear what is shown from now on, and type. InvalidState: the console is not there."""
         with self._lock:
-            if self._process is None:
+            if not self._lock.wait_for(lambda: self._process is not None, _JOIN_SECONDS):
                 raise errors.InvalidState("the console is not connected", code="NoSocket")
+            assert self._process is not None
             client = Client(self._process.stdin)
             self._clients.append(client)
         try:
@@ -90,6 +91,7 @@ class Recorder:
                 with self._open() as process:
                     with self._lock:
                         self._process = process
+                        self._lock.notify_all()
                     if self._stopping.is_set():
                         return
                     while data := process.read(_CHUNK):

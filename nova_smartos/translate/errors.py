@@ -5,8 +5,11 @@ import contextlib
 from collections.abc import Iterator
 
 from nova import exception
+from oslo_log import log
 
 from nova_smartos.smartos import errors
+
+LOG = log.getLogger(__name__)
 
 # Codes of the toolkit for payloads that are wrong in a way Nova has its own word for.
 _ADDRESS = frozenset({"AddressConflict", "Nic", "NicTag"})
@@ -31,6 +34,9 @@ def translated(instance_uuid: str = "", *, image_id: str = "") -> Iterator[None]
     try:
         yield
     except errors.SmartOSError as error:
+        if isinstance(error, errors.OutputError):
+            # whoever is to find out why needs all of it; the fault that users see does not
+            LOG.error("%s: the whole output is %r", error, error.output)
         raise nova_exception(error, instance_uuid, image_id) from error
 
 

@@ -212,8 +212,14 @@ class Faulty:
         except _Over as over:
             return _Ended(over.result)
         process = stack.enter_context(self._inner.stream(command))
-        broken = self._unknown(command, kind.value)
-        return _Spoilt(process, command, kind, self._after, broken)
+        broken, step = self._unknown(command, kind.value), self._step
+
+        def after(result: transport.Result) -> transport.Result:
+            # other commands may have run while this one streamed
+            self._step = step
+            return self._after(command, kind, result)
+
+        return _Spoilt(process, kind, after, broken)
 
     def _failed(self, command: transport.Command) -> transport.Result:
         return transport.Result(command.argv, 1, "", f"{mark(self._step)}\n")
@@ -258,14 +264,12 @@ class _Spoilt:
     def __init__(
         self,
         process: transport.Process,
-        command: transport.Command,
         kind: Kind,
-        after: Callable[[transport.Command, Kind, transport.Result], transport.Result],
+        after: Callable[[transport.Result], transport.Result],
         broken: errors.OutcomeUnknown,
     ) -> None:
         self._process = process
         self._broken = broken
-        self._command = command
         self._kind = kind
         self._after = after
         cut_input = kind is Kind.CUT_INPUT
@@ -286,7 +290,7 @@ class _Spoilt:
         self._process.kill()
 
     def wait(self) -> transport.Result:
-        return self._after(self._command, self._kind, self._process.wait())
+        return self._after(self._process.wait())
 
 
 class _Cut:

@@ -44,3 +44,17 @@ def test_nothing_is_kept_of_a_lock_that_nobody_holds() -> None:
     with held.hold("a"), held.hold("b"):
         pass
     assert held.held() == frozenset()
+
+
+def test_an_attempt_never_waits() -> None:
+    held = locks.Locks()
+
+    def attempt() -> bool:
+        with held.attempt("a") as free:
+            return free
+
+    with futures.ThreadPoolExecutor(1) as pool:
+        with held.hold("a"):
+            assert not pool.submit(attempt).result(SECONDS)
+        assert pool.submit(attempt).result(SECONDS)
+    assert held.held() == frozenset()
