@@ -202,8 +202,10 @@ class World(fixtures.Fixture):
     def start(self) -> None:
         """A nova-compute begins: a new driver object, as ComputeManager treats it."""
         self.transport.revive()
-        self.driver = driver_module.SmartOSDriver(fake.FakeVirtAPI())
-        self.driver.init_host(HOST)
+        begun = driver_module.SmartOSDriver(fake.FakeVirtAPI())
+        # what fails here ends a real nova-compute
+        begun.init_host(HOST)
+        self.driver = begun
         listed = objects.InstanceList.get_by_host(self.context, HOST)
         self.driver.process_instances_at_startup(self.context, listed)
 

@@ -133,11 +133,13 @@ class Client:
         found, self.said = self.said[:count], self.said[count:]
         return found
 
-    def ended(self) -> bool:
-        """Whether the other side hangs up, whatever it says before."""
+    def ended(self, *, at_once: bool = False) -> bool:
+        """Whether the other side hangs up; whatever it says before does not count, or does."""
+        end = time.monotonic() + SECONDS
         try:
             while self._receive() is not None:
-                continue
+                if at_once or time.monotonic() > end:
+                    return False
         except ConnectionError:
             return True
         return True

@@ -97,8 +97,8 @@ def is_refused(url: str) -> bool:
     try:
         with client(url) as console:
             console.send(b"\r")
-            return console.ended() and not console.said
-    except (OSError, AttributeError):
+            return console.ended(at_once=True)
+    except OSError:
         return True
 
 
@@ -139,6 +139,9 @@ def test_the_console_log(
     # Nova leaves out what is no text, such as carriage returns
     cloud_module.until(lambda: f"\n{mark}\n" in output(cloud, servers[kind]), mark)
     act(cloud, servers[kind], {"reboot": {"type": "HARD"}}, "ACTIVE")
+    if kind == "kvm":
+        # whose console is ours: who comes before that was noticed is sent away with the old one
+        cloud_module.until(lambda: not is_refused(url(cloud, servers[kind])), "the console")
     with client(url(cloud, servers[kind])) as console:
         log_in(console)
         console.send(f"echo again-{mark}\r".encode())

@@ -45,6 +45,9 @@ class Process:
         self._answer = answer
         self._command = command
 
+    def read(self, size: int) -> bytes:
+        return self.stdout.read(size)
+
     def close_stdin(self) -> None:
         self.stdin_closed = True
 
