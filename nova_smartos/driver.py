@@ -136,7 +136,7 @@ class SmartOSDriver(driver.ComputeDriver):
                     block_device_info=block_device_info,
                     power_on=power_on,
                 )
-                self._consoles.record(self._watch.get(instance.uuid))
+                self._consoles.record(self._watch.heard(instance.uuid))
             except exception.VirtualInterfaceCreateException as error:
                 # Nova replaces the reason of this one by a sentence that says nothing
                 raise exception.BuildAbortException(
@@ -416,7 +416,7 @@ class SmartOSDriver(driver.ComputeDriver):
                 seconds=CONF.shutdown_timeout,
                 prepare=self._repair(instance, network_info) if hard else None,
             )
-            self._consoles.record(self._watch.get(instance.uuid))
+            self._consoles.record(self._watch.heard(instance.uuid))
 
     def _repair(self, instance, network_info):
         """What makes a VM that is down as Nova has it; what cannot be made is refused here."""
@@ -489,7 +489,7 @@ class SmartOSDriver(driver.ComputeDriver):
             guest.tell(self._node, [instance], self._watch.vms())
             self._end_rescue(instance)
             power.start(self._node, self._watch, instance)
-            self._consoles.record(self._watch.get(instance.uuid))
+            self._consoles.record(self._watch.heard(instance.uuid))
 
     def trigger_crash_dump(self, instance):
         """Send an NMI to a guest that has a kernel of its own."""

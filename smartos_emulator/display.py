@@ -150,6 +150,9 @@ class _Format:
             (part * most // 255) << shift
             for part, most, shift in zip(colour, self._most, self._shift, strict=True)
         )
+        # bits of no colour are set: noVNC 1.3 takes some of them for how opaque a pixel is
+        coloured = sum(most << shift for most, shift in zip(self._most, self._shift, strict=True))
+        value |= ((1 << 8 * self._bytes) - 1) & ~coloured
         order: typing.Any = self._order
         return value.to_bytes(self._bytes, order)
 

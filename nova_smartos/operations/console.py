@@ -29,7 +29,7 @@ LOG = log.getLogger(__name__)
 SERIAL, DISPLAY = "serial", "display"
 #: Sessions at once. Each is a command on a connection that carries nothing else.
 MOST_SESSIONS = 24
-#: Consoles of kvm VMs that are recorded at once, each through a connection of the same kind.
+#: Consoles of kvm VMs that are recorded at once, each by such a command, too.
 MOST_RECORDED = 8
 
 _PATH = re.compile(r"/(serial|display)/([0-9a-f-]{36})/([0-9]{1,12})/([0-9a-f]{64})")
@@ -122,9 +122,9 @@ class Consoles:
 
     # what becomes of it
 
-    def record(self, vm: vms.Vm) -> None:
+    def record(self, vm: vms.Vm | None) -> None:
         """Follow the console of a VM of ours, if nobody else keeps what it shows."""
-        if vm.brand != "kvm" or not self._is_up(vm.uuid):
+        if vm is None or vm.brand != "kvm" or not self._is_up(vm.uuid):
             return
         with self._lock:
             known = self._recorders.get(vm.uuid)

@@ -142,6 +142,11 @@ class Watch:
                 return vm
         return self._ask(uuid)
 
+    def heard(self, uuid: str) -> Vm | None:
+        """What was last heard of a VM, if anything; the node is not asked."""
+        with self._lock:
+            return self._vms.get(uuid)
+
     def wait(self, uuid: str, wanted: Callable[[Vm | None], bool], seconds: float) -> Vm | None:
         """The VM once it is as wanted, or as it is when the time is over.
 

@@ -37,7 +37,7 @@ def _hostname(process: process_module.Process) -> int:
 
 def _uname(process: process_module.Process) -> int:
     flags, _ = process_module.split_words(process, "asnrvmpi")
-    lx = process.zone.brand == "lx"
+    lx = process.zone.brand in ("lx", "bhyve", "kvm")
     vm = process.vm()
     facts = {
         "s": "Linux" if lx else "SunOS",

@@ -125,6 +125,8 @@ def _run(world: worlds.World, operation: operations.Operation, case: Case, found
         found.violations.append(f"it ended well, but {wrong}")
     if world.driver is None:
         world.start()
+    # who asks while the node boots hears that it does, which is right and proves nothing
+    world.follow()
     _settle(world, operation, server, error, found)
     seen = world.observed()
     if world.picture(seen).foreign != world.before.foreign:

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import pathlib
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -216,6 +217,13 @@ class World(fixtures.Fixture):
             self.driver = None
 
     # what Nova has
+
+    def follow(self) -> None:
+        """Wait until the driver hears from the node again."""
+        end = time.monotonic() + 60
+        while not self.driver._watch.current:
+            assert time.monotonic() < end, "the driver does not find back to its node"
+            time.sleep(0.02)
 
     def image(self, kind: str, *, new: bool = False) -> Any:
         """The ImageMeta of a small image, one of its own if wanted."""

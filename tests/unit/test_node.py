@@ -13,10 +13,10 @@ from tests.unit import fake_transport
 def test_every_tool_has_the_transport() -> None:
     carrier = fake_transport.refusing()
     tools = {name: tool for name, tool in vars(node.Node(carrier)).items() if name != "transport"}
-    assert len(tools) == 13
+    assert len(tools) == 18
     for name, tool in tools.items():
         assert isinstance(tool, _tool.Tool)
-        assert tool.name == {"files": "dd"}.get(name, name)
+        assert tool.name == {"console": "zlogin", "files": "dd", "qmp": "nc"}.get(name, name)
         assert tool._transport is carrier
 
 

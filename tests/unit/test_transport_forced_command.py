@@ -18,7 +18,7 @@ SHELLS = [shell for shell in ("dash", "bash", "ksh", "busybox") if shutil.which(
 REFUSED = 126
 NAMES = (
     "dd dladm dtrace fwadm gtar imgadm isainfo kstat ls "
-    "nc nictagadm ps rm svcs sysinfo uptime vmadm zfs zlogin zpool"
+    "nc nictagadm ps rm svcs sysinfo tail uptime vmadm zfs zlogin zpool"
 ).split()
 ZONE = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
 HOSTILE = [
@@ -209,6 +209,13 @@ def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
         "nc -U /var/run/door",
         f"nc -U /zones/{ZONE}/root/tmp/../vm.qmp",
         f"nc -U /zones/{ZONE}/root/tmp/vm.qmp -e",
+        f"nc -U /zones/{ZONE}/root/tmp/vm.ttyb",
+        f"zlogin -E -C {ZONE} id",
+        "zlogin -E -C global",
+        f"tail -c 524288 /zones/{ZONE}/logs/../root/etc/shadow",
+        f"tail -f /zones/{ZONE}/logs/console.log",
+        f"tail -c 524288 /zones/{ZONE}/root/logs/console.log",
+        "tail -c 524288 /var/adm/messages",
         "ps -ef",
         "ps -z global -o pid,args -t x",
         "rm -f /zones/nova-smartos",
@@ -240,6 +247,8 @@ def test_every_method_of_the_toolkit_is_let_through(tools: pathlib.Path) -> None
         ("dtrace", "-l"): "-l -n a:b:c:d",
         ("dtrace", "-q"): "-q -s /dev/stdin 1 2",
         ("zlogin", "UUID"): ZONE + " '-x'",
+        ("zlogin", "-E"): f"-E -C {ZONE}",
+        ("tail", "-c"): f"-c 524288 /zones/{ZONE}/logs/console.log",
         ("dd", "of"): "of=/zones/nova-smartos/image-1.json bs=1048576",
         ("gtar", "-x"): "-x --recursive-unlink -f - -C /zones/nova-smartos",
         ("ls", "-"): "-1 /zones/nova-smartos",
@@ -256,10 +265,12 @@ def test_every_method_of_the_toolkit_is_let_through(tools: pathlib.Path) -> None
         assert done.returncode == (REFUSED if (tool, word) in by_hand else 7), (tool, word)
 
 
-def test_the_way_to_a_monitor_is_looked_at(tools: pathlib.Path) -> None:
+@pytest.mark.parametrize("name", ["vm.qmp", "vm.console", "vm.vnc"])
+def test_the_way_to_a_socket_is_looked_at(tools: pathlib.Path, name: str) -> None:
     root = f"/zones/{ZONE}/root"
-    line = f"ls -ldn {root} {root}/tmp {root}/tmp/vm.qmp"
+    line = f"ls -ldn {root} {root}/tmp {root}/tmp/{name}"
     assert forced(line, tools).returncode == 7
+    assert forced(f"nc -U {root}/tmp/{name}", tools).returncode == 7
 
 
 @pytest.mark.parametrize(

@@ -115,14 +115,13 @@ class _LocalProcess(process.Running):
     def write(self, data: memoryview) -> int:
         self.limit.moved()
         while True:
+            if self.command.terminal and self._popen.poll() is not None:
+                # a terminal takes bytes, and then none for ever, with nobody on its other side
+                raise BrokenPipeError("the command ended")
             try:
                 written = self._in.write(data[: process.CHUNK])
             except ValueError:
                 raise BrokenPipeError("standard input is closed") from None
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                raise BrokenPipeError("the command ended") from None
             if written is not None:
                 self.limit.moved()
                 return written
