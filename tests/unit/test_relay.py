@@ -99,8 +99,9 @@ def client(listener: transport.Listener, hello: str = "") -> Iterator[socket.soc
 
 def said(connection: socket.socket, wanted: bytes) -> None:
     data = b""
-    while wanted not in data:
-        more = connection.recv(4096)
+    while not data.endswith(wanted):
+        # one at a time: what comes after it is for whoever asks next
+        more = connection.recv(1)
         assert more, data
         data += more
 
