@@ -122,7 +122,7 @@ def test_bytes_go_both_ways(listener: transport.Listener, admit: Admit) -> None:
 )
 def test_refusals(listener: transport.Listener, admit: Admit, path: str, status: bytes) -> None:
     with client(listener, f"CONNECT {path} HTTP/1.1\r\n\r\n") as connection:
-        said(connection, b"HTTP/1.1 " + status)
+        said(connection, b"HTTP/1.1 " + status + b"\r\n\r\n")
         assert connection.recv(10) == b""
     assert not admit.opened
 
