@@ -17,7 +17,7 @@ from nova.objects import image_meta as image_metas
 from nova.objects import instance as instances
 from oslo_log import log
 
-from nova_smartos.operations import guest, image, interface, watch
+from nova_smartos.operations import guest, image, interface, removal, watch
 from nova_smartos.smartos import errors, node, vmadm, vms
 from nova_smartos.translate import identity, metadata, nic, payload, specs
 
@@ -265,20 +265,13 @@ def _is_reprovisioned(
 
 
 def _delete(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
-    if vm.indestructible_zoneroot or vm.indestructible_delegated:
-        # which holds it against an operator's mistake; this is what its user wants
-        unheld = {"indestructible_zoneroot": False, "indestructible_delegated": False}
-        held = {name: no for name, no in unheld.items() if getattr(vm, name)}
-        gz.vmadm.update(vm.uuid, held)
     try:
-        gz.vmadm.delete(vm.uuid)
-    except errors.NotFound:
-        LOG.info("VM %s was gone already", vm.uuid)
+        removal.remove(gz, vm)
     except errors.OutcomeUnknown as error:
         left = _outcome(known, error, vm.uuid, lambda left: left is None, APPEAR_SECONDS)
         if left is not None:
             raise
-    guest.remove_drive(gz, vm)
+        guest.remove_drive(gz, vm)
 
 
 def _outcome(

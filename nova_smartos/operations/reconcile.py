@@ -19,7 +19,7 @@ from nova.compute import vm_states
 from nova.scheduler.client import report
 from oslo_log import log
 
-from nova_smartos.operations import guest, image, watch
+from nova_smartos.operations import guest, image, removal, watch
 from nova_smartos.smartos import errors, files, node, ps, vms, zfs
 from nova_smartos.translate import identity, metadata
 
@@ -432,12 +432,11 @@ def removed(gz: node.Node, known: watch.Watch, instance: objects.Instance) -> bo
     try:
         vm = known.get(instance.uuid, fresh=True)
     except errors.NotFound:
+        guest.remove_tree(gz, instance.uuid)
         return True
     if not instance.deleted or identity.of(vm) is None:
         return False
-    with contextlib.suppress(errors.NotFound):
-        gz.vmadm.delete(vm.uuid)
-    guest.remove_drive(gz, vm)
+    removal.remove(gz, vm)
     return True
 
 
@@ -507,7 +506,9 @@ def _told(finding: Finding) -> tuple[str, str, str, str]:
 def _do(gz: node.Node, finding: Finding) -> None:
     with contextlib.suppress(errors.NotFound):
         if finding.action is Action.DELETE_VM:
-            gz.vmadm.delete(finding.subject)
+            for vm in gz.vmadm.lookup({"uuid": finding.subject}):
+                removal.remove(gz, vm)
+            # one that was never finished does not say that it has a folder
             gz.files.delete_folder(metadata.folder(finding.subject))
         elif finding.action is Action.DELETE_FOLDER:
             gz.files.delete_folder(finding.subject.rpartition("/")[2])

@@ -15,6 +15,7 @@ pytestmark = openstack.QUIET
 
 from nova_smartos.operations import reconcile  # noqa: E402
 from nova_smartos.smartos import errors, node, ps, vms, zfs  # noqa: E402
+from nova_smartos.translate import metadata  # noqa: E402
 from tests.unit import fake_transport  # noqa: E402
 
 HOST = "compute1"
@@ -272,8 +273,40 @@ def test_no_vm_of_another_is_ever_acted_on(
         assert each.action is None or not any(uuid in each.subject for uuid in uuids)
 
 
+def looked_up(machine: vms.Vm, **more: Any) -> fake_transport.Answer:
+    document = {
+        "uuid": machine.uuid,
+        "brand": machine.brand,
+        "state": machine.state,
+        "zone_state": machine.zone_state,
+        **more,
+    }
+    argv = ("vmadm", "lookup", "-j", f"uuid={machine.uuid}")
+    return fake_transport.Answer(argv, stdout=json.dumps([document]))
+
+
+def test_what_is_held_against_accidents_is_mended_too() -> None:
+    folder = f"/zones/nova-smartos/{metadata.folder(UUID)}"
+    answers = [
+        looked_up(vm(UUID), indestructible_zoneroot=True),
+        fake_transport.Answer(
+            ("vmadm", "update", UUID),
+            stderr=f"Successfully updated VM {UUID}\n",
+            stdin=json.dumps({"indestructible_zoneroot": False}).encode(),
+        ),
+        fake_transport.Answer(
+            ("vmadm", "delete", UUID), stderr=f"Successfully deleted VM {UUID}\n"
+        ),
+        fake_transport.Answer(("rm", "-rf", folder)),
+    ]
+    finding = reconcile.Finding(Kind.HALF_MADE, UUID, "d", "a", Action.DELETE_VM)
+    with fake_transport.Transport(*answers) as carrier:
+        assert reconcile.mend(node.Node(carrier), [finding], reap=True) == []
+
+
 def test_mending_goes_on_after_an_error() -> None:
     answers = [
+        looked_up(vm(UUID)),
         fake_transport.Answer(("vmadm", "delete", UUID), stderr="it burns", returncode=1),
         fake_transport.Answer(("zfs", "destroy", "-r", f"zones/{OTHER}")),
     ]

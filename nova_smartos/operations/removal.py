@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end of a VM, whoever wants it: Nova's user, or whoever tidies up."""
+
+from nova_smartos.operations import guest
+from nova_smartos.smartos import errors, node, vms
+
+
+def remove(gz: node.Node, vm: vms.Vm) -> None:
+    """Delete a VM and what is its own beside it; one that is gone is success [1-2].
+
+    A flag that holds it against an operator's mistake does not hold it against this.
+    """
+    flags = ("indestructible_zoneroot", "indestructible_delegated")
+    held = {name: False for name in flags if getattr(vm, name)}
+    try:
+        if held:
+            gz.vmadm.update(vm.uuid, held)
+        gz.vmadm.delete(vm.uuid)
+    except errors.NotFound as error:
+        if error.code != "VmNotFound":
+            raise
+    guest.remove_drive(gz, vm)
