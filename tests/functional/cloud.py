@@ -20,14 +20,13 @@ import ipaddress
 import itertools
 import json
 import pathlib
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import fixtures
 
-from tests import emulated, openstack
+from tests import emulated, openstack, waits
 from tests.functional import images
 
 with warnings.catch_warnings():
@@ -53,7 +52,6 @@ Refused = api_client.OpenStackApiException
 #: Node seconds in a second: a guest boots in milliseconds.
 SPEED = "40"
 #: How long anything that Nova does may take on a busy machine.
-SECONDS = 90
 NETWORK = nova_fixtures.NeutronFixture.network_1["id"]
 SUBNET = nova_fixtures.NeutronFixture.subnet_1["id"]
 
@@ -299,7 +297,7 @@ class Cloud(fixtures.Fixture):
                 raise AssertionError(f"waiting for {status}: {shown['fault']}")
             return None
 
-        return until(settled, f"{server['id']} to be {status}: {self.show(server)}")
+        return waits.until(settled, f"{server['id']} to be {status}: {self.show(server)}")
 
     def delete(self, server: Mapping[str, Any]) -> None:
         """Delete a server, and wait until it is gone."""
@@ -318,7 +316,7 @@ class Cloud(fixtures.Fixture):
             assert not failed or "fault" not in shown, shown["fault"]
             return False
 
-        until(missing, f"{server['id']} to be gone")
+        waits.until(missing, f"{server['id']} to be gone")
 
     # what lies below
 
@@ -347,13 +345,3 @@ def connection(node: emulated.EmulatedNode, *, over_ssh: bool = False) -> dict[s
         "key_file": ssh["identity"],
         "known_hosts_file": ssh["known_hosts"],
     }
-
-
-def until(question: Callable[[], T | None], what: str, seconds: float = SECONDS) -> T:
-    """Ask until the answer is true; what it is."""
-    end = time.monotonic() + seconds
-    while True:
-        if answer := question():
-            return answer
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.05)

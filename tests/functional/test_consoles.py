@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from nova.tests.functional.api import client as api_client
 
+from tests import waits
 from tests.functional import cloud as cloud_module
 from tests.functional import proxies
 
@@ -137,11 +138,11 @@ def test_the_console_log(
         console.send(f"echo {mark}\r".encode())
         console.read(f"\n{mark}\r\n".encode())
     # Nova leaves out what is no text, such as carriage returns
-    cloud_module.until(lambda: f"\n{mark}\n" in output(cloud, servers[kind]), mark)
+    waits.until(lambda: f"\n{mark}\n" in output(cloud, servers[kind]), mark)
     act(cloud, servers[kind], {"reboot": {"type": "HARD"}}, "ACTIVE")
     if kind == "kvm":
         # whose console is ours: who comes before that was noticed is sent away with the old one
-        cloud_module.until(lambda: not is_refused(url(cloud, servers[kind])), "the console")
+        waits.until(lambda: not is_refused(url(cloud, servers[kind])), "the console")
     with client(url(cloud, servers[kind])) as console:
         log_in(console)
         console.send(f"echo again-{mark}\r".encode())
@@ -247,7 +248,7 @@ def test_a_token_is_over_after_its_time(
         cloud.services.flags(token_ttl=600, group="consoleauth")
     with client(token) as console:
         log_in(console)
-    cloud_module.until(lambda: is_refused(token), "the end of the token")
+    waits.until(lambda: is_refused(token), "the end of the token")
 
 
 def test_no_token_outlives_its_server(cloud: cloud_module.Cloud, proxy: proxies.Proxy) -> None:

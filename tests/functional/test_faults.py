@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from nova_smartos.operations import reconcile
+from tests import waits
 from tests.functional import cloud as cloud_module
 from tests.functional import test_life
 
@@ -89,7 +90,7 @@ def settled(cloud: cloud_module.Cloud, server: dict[str, Any], wanted: str) -> s
         done = wanted != "gone" or shown["status"] == "ERROR"
         return str(shown["status"]) if rests and done and shown["status"] != "BUILD" else None
 
-    return cloud_module.until(status, f"{server['id']} to settle")
+    return waits.until(status, f"{server['id']} to settle")
 
 
 def failed(cloud: cloud_module.Cloud, server: dict[str, Any]) -> bool:
@@ -121,7 +122,7 @@ def test_one_fault(cloud: cloud_module.Cloud, action: str, kind: str) -> None:
     # whatever it was, the user can be rid of the server, and nothing stays
     if status != "gone":
         cloud.api.delete_server(server["id"])
-        gone = cloud_module.until(lambda: settled(cloud, server, "gone") == "gone", "the end")
+        gone = waits.until(lambda: settled(cloud, server, "gone") == "gone", "the end")
         assert gone
     left = test_life.audited(cloud).findings
     assert [each for each in left if each.kind is not reconcile.Kind.ALLOCATION] == []

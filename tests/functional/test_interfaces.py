@@ -9,6 +9,7 @@ import nova.conf
 import pytest
 
 from nova_smartos import conf as smartos_conf
+from tests import waits
 from tests.functional import cloud as cloud_module
 
 pytestmark = cloud_module.QUIET
@@ -69,7 +70,7 @@ def attach(cloud: cloud_module.Cloud, server: dict[str, Any], port: str) -> None
 
 def detach(cloud: cloud_module.Cloud, server: dict[str, Any], port: str) -> None:
     cloud.api.detach_interface(server["id"], port)
-    cloud_module.until(lambda: port not in attached(cloud, server), f"{port} to be detached")
+    waits.until(lambda: port not in attached(cloud, server), f"{port} to be detached")
 
 
 def event(cloud: cloud_module.Cloud, server: dict[str, Any], port: str, status: str) -> None:
@@ -142,7 +143,7 @@ def test_a_port_without_a_nic_tag_is_refused_and_leaves_nothing(cloud: cloud_mod
 def test_a_server_is_active_when_its_port_is_wired(cloud: cloud_module.Cloud) -> None:
     port = cloud.port(status="DOWN")
     server = cloud.boot(networks=asked(port), wait=None)
-    cloud_module.until(
+    waits.until(
         lambda: server["id"] in cloud.vms() and cloud.vm(server)["state"] == "running",
         "the VM to run",
     )
@@ -155,7 +156,7 @@ def test_a_server_is_active_when_its_port_is_wired(cloud: cloud_module.Cloud) ->
 def test_a_port_that_neutron_could_not_wire_ends_the_launch(cloud: cloud_module.Cloud) -> None:
     port = cloud.port(status="DOWN")
     server = cloud.boot(networks=asked(port), wait=None)
-    cloud_module.until(lambda: server["id"] in cloud.vms(), "the VM to be made")
+    waits.until(lambda: server["id"] in cloud.vms(), "the VM to be made")
     event(cloud, server, port, "failed")
     failed = cloud.wait(server, "ERROR")
     assert port in failed["fault"]["message"]

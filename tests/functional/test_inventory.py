@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import waits
 from tests.functional import cloud as cloud_module
 
 pytestmark = cloud_module.QUIET
@@ -182,7 +183,7 @@ def test_a_vm_that_is_not_novas_takes_its_share(
     }
     cloud.node.tool("vmadm", "create", payload=json.dumps(payload | {"alias": "foreign"}))
     foreign = cloud.node.tool("vmadm", "lookup", "alias=foreign").strip()
-    cloud_module.until(lambda: foreign in cloud.driver._watch.vms(), "the driver to hear of the VM")
+    waits.until(lambda: foreign in cloud.driver._watch.vms(), "the driver to hear of the VM")
     update(cloud)
     after = provider(cloud, info["UUID"])["inventories"]
     grown = {name: after[name]["reserved"] - before[name]["reserved"] for name in after}

@@ -15,6 +15,7 @@ import pytest
 
 from nova_smartos.cmd import audit
 from nova_smartos.operations import reconcile
+from tests import waits
 from tests.functional import cloud as cloud_module
 
 with warnings.catch_warnings():
@@ -165,7 +166,7 @@ def test_a_start_waits_for_what_an_earlier_nova_compute_began(cloud: cloud_modul
     tool = [f"{cloud.node.tools}/vmadm", "stop", server["id"]]
     with subprocess.Popen(tool, stderr=subprocess.DEVNULL) as earlier:
         busy = reconcile.ps.Ps(cloud.driver._node.transport)
-        cloud_module.until(lambda: any(each.changes for each in busy.list()), "vmadm to run")
+        waits.until(lambda: any(each.changes for each in busy.list()), "vmadm to run")
         cloud.restart_compute()
         assert not any(each.changes for each in busy.list())
         earlier.wait(cloud_module.SECONDS)
@@ -185,7 +186,7 @@ def test_the_node_reboots_under_its_servers(cloud: cloud_module.Cloud) -> None:
         except AssertionError:
             return ""
 
-    cloud_module.until(lambda: state(up) == "running", "the zone to come up")
+    waits.until(lambda: state(up) == "running", "the zone to come up")
     assert state(down) == "stopped"
     cloud.act(up, "reboot", {"type": "HARD"})
     cloud.wait(up)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests import waits
 from tests.functional import cloud as cloud_module
 
 pytestmark = cloud_module.QUIET
@@ -71,7 +72,7 @@ def attempt(cloud: cloud_module.Cloud, server: Any, call: str, action: str) -> d
 
     before = requests()
     cloud.act(server, call)
-    return cloud_module.until(done, f"{action} to end")
+    return waits.until(done, f"{action} to end")
 
 
 def test_stop_and_start(cloud: cloud_module.Cloud, boot: Callable[..., Any]) -> None:
@@ -117,13 +118,13 @@ def test_a_guest_that_shuts_itself_down(
     """Nova shows it without being asked, and the node's next boot leaves it down."""
     server = boot()
     cloud.node.tool("zlogin", server["id"], "shutdown", "-y", "-g", "0", "-i", "5")
-    cloud_module.until(lambda: cloud.vm(server)["state"] == "stopped", "the guest's shutdown")
+    waits.until(lambda: cloud.vm(server)["state"] == "stopped", "the guest's shutdown")
     began = time.monotonic()
-    cloud_module.until(lambda: state(cloud, server)[1] == SHUTDOWN, "Nova to see it")
+    waits.until(lambda: state(cloud, server)[1] == SHUTDOWN, "Nova to see it")
     # a second of the node's knowing it, and what two processes on a busy machine add
     assert time.monotonic() - began < 5
     cloud.wait(server, "SHUTOFF")
-    cloud_module.until(lambda: cloud.vm(server)["autoboot"] is False, "autoboot to follow")
+    waits.until(lambda: cloud.vm(server)["autoboot"] is False, "autoboot to follow")
     start(cloud, server)
 
 
@@ -137,7 +138,7 @@ def test_a_guest_that_reboots_itself(cloud: cloud_module.Cloud, boot: Callable[.
         assert state(cloud, server) == ("ACTIVE", RUNNING)
         return vm["state"] == "running" and vm["zoneid"] != before
 
-    cloud_module.until(again, "the guest to be back")
+    waits.until(again, "the guest to be back")
     cloud.services._run_periodics()
     assert state(cloud, server) == ("ACTIVE", RUNNING)
     assert is_up(cloud, server)
@@ -151,7 +152,7 @@ def test_a_server_that_somebody_starts_on_the_node(
     cloud.act(server, "os-stop")
     cloud.wait(server, "SHUTOFF")
     cloud.node.tool("vmadm", "start", server["id"])
-    cloud_module.until(lambda: cloud.vm(server)["state"] == "stopped", "Nova to stop it")
+    waits.until(lambda: cloud.vm(server)["state"] == "stopped", "Nova to stop it")
     cloud.wait(server, "SHUTOFF")
     assert not is_up(cloud, server)
     start(cloud, server)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests import waits
 from tests.functional import cloud as cloud_module
 
 pytestmark = cloud_module.QUIET
@@ -150,7 +151,7 @@ def failed(cloud: cloud_module.Cloud, server: Mapping[str, Any]) -> str:
                     return str(event.get("details") or event["traceback"])
         return None
 
-    return cloud_module.until(fault, "the resize to fail")
+    return waits.until(fault, "the resize to fail")
 
 
 def test_a_server_that_waits_for_the_word_can_be_deleted(cloud: cloud_module.Cloud) -> None:

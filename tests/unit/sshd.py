@@ -8,13 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Self
 
 import pytest
 
 from nova_smartos.smartos import transport
+from tests import waits
 
 SSHD = "/usr/sbin/sshd"
 #: Where sshd, run by root, wants an empty directory.
@@ -78,7 +78,7 @@ class Server:
         self.log.write_text("")
         self._process = subprocess.Popen([SSHD, "-D", "-E", self.log, "-f", self.config])
         try:
-            wait_until(lambda: "Server listening" in self.log.read_text(errors="replace"))
+            waits.until(lambda: "Server listening" in self.log.read_text(errors="replace"))
         except AssertionError:
             raise AssertionError(f"sshd does not start:\n{self.log.read_text()}") from None
 
@@ -144,14 +144,6 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Look again and again until something is so, but not forever."""
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
 
 
 def descendants(pid: int) -> list[int]:

@@ -23,7 +23,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from tests import emulated, openstack
+from tests import emulated, openstack, waits
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -348,7 +348,7 @@ def test_who_cannot_read_an_image_does_not_spoil_it_for_others(place: Place, str
     place.carrier.before = lambda argv: _hold(waiting, place.images, argv)
     with futures.ThreadPoolExecutor(2) as pool:
         first = pool.submit(place.ensure, wanted, stranger)
-        _until(lambda: place.images._flights)
+        waits.until(lambda: place.images._flights)
         second = pool.submit(place.ensure, wanted)
         waiting.set()
         with pytest.raises(exception.ImageUnacceptable, match="no such image for its user"):
@@ -359,13 +359,6 @@ def test_who_cannot_read_an_image_does_not_spoil_it_for_others(place: Place, str
 def _hold(event: threading.Event, images: image.Images, argv: tuple[str, ...]) -> None:
     if argv[:2] == ("imgadm", "get"):
         assert event.wait(SECONDS)
-
-
-def _until(question: Callable[[], object]) -> None:
-    end = time.monotonic() + SECONDS
-    while not question():
-        assert time.monotonic() < end
-        threading.Event().wait(0.01)
 
 
 # what must not come

@@ -22,7 +22,7 @@ from nova.objects import instance as instances
 from nova_smartos.operations import interface, watch
 from nova_smartos.smartos import errors, node, transport, vms
 from nova_smartos.translate import nic, specs
-from tests import emulated
+from tests import emulated, waits
 from tests.unit import test_nic
 from tests.unit.test_nic import TAGS, made, one, subnet, vif
 
@@ -101,7 +101,7 @@ def known(gz: node.Node) -> Iterator[watch.Watch]:
     """A watch that has heard of all VMs."""
     found = watch.Watch(gz, lambda old, new: None, ours=lambda vm: False)
     found.start()
-    until(lambda: found.current)
+    waits.until(lambda: found.current)
     yield found
     found.stop()
 
@@ -137,13 +137,6 @@ def payload(network: nic.Network, brand: str, images: dict[str, str]) -> dict[st
         return document | {"ram": 256, "vcpus": 1}
     kernel = {"kernel_version": "5.10.0"} if brand == "lx" else {}
     return document | kernel | {"image_uuid": images[brand], "max_physical_memory": 256}
-
-
-def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not done():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def links(emulator: emulated.EmulatedNode, instance: instances.Instance) -> dict[str, list[str]]:
@@ -286,7 +279,7 @@ def test_the_guest_has_an_attached_nic_after_its_next_boot(
     attach(instance, port(2))
     assert links(emulator, instance) == {"net0": ["10.1.0.5"]}
     gz.vmadm.reboot(instance.uuid, force=True)
-    until(lambda: len(links(emulator, instance)) == 2)
+    waits.until(lambda: len(links(emulator, instance)) == 2)
     assert links(emulator, instance) == {"net0": ["10.1.0.5"], "net1": ["10.2.0.5"]}
 
 
@@ -470,7 +463,7 @@ def test_a_nic_of_a_running_vm_falls_silent_at_once(
         protected = emulator.tool("dladm", *words, name).strip().split(",")
         assert sorted(protected) == ["dhcp-nospoof", "ip-nospoof", "mac-nospoof", "restricted"]
     gz.vmadm.reboot(instance.uuid, force=True)
-    until(lambda: links(emulator, instance) == {"net0": ["10.1.0.5"]})
+    waits.until(lambda: links(emulator, instance) == {"net0": ["10.1.0.5"]})
 
 
 def test_a_nic_that_is_not_there_is_detached(

@@ -21,7 +21,7 @@ from nova_smartos.operations import power, watch
 from nova_smartos.smartos import errors, node, transport
 from nova_smartos.translate import errors as faults
 from nova_smartos.translate import state
-from tests import emulated
+from tests import emulated, waits
 
 SECONDS = 60
 #: Node seconds in a second: a guest that ignores a stop is waited for in vain for a minute.
@@ -91,7 +91,7 @@ class World:
 
     def settle(self, instance: Any, shown: str) -> None:
         """Wait until the watch knows the VM in this state."""
-        until(lambda: (vm := self.known(instance)) is not None and vm.state == shown)
+        waits.until(lambda: (vm := self.known(instance)) is not None and vm.state == shown)
         with contextlib.suppress(queue.Empty):
             while True:
                 self.told.get_nowait()
@@ -124,7 +124,7 @@ def world() -> Iterator[World]:
     with emulated.EmulatedNode("--speed", SPEED) as emulator:
         made = World(emulator, node.Node.local(tool_path=emulator.tools))
         made.watch.start()
-        until(lambda: made.watch.current)
+        waits.until(lambda: made.watch.current)
         yield made
         made.watch.stop()
 
@@ -145,7 +145,7 @@ def remote() -> Iterator[World]:
         with reached:
             made = World(emulator, reached)
             made.watch.start()
-            until(lambda: made.watch.current)
+            waits.until(lambda: made.watch.current)
             yield made
             made.watch.stop()
 
@@ -157,13 +157,6 @@ def vm(world: World, request: pytest.FixtureRequest) -> Iterator[Any]:
     made.brand = request.param
     yield made
     world.delete(made)
-
-
-def until(question: Callable[[], Any]) -> None:
-    end = time.monotonic() + SECONDS
-    while not question():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def put(world: World, vm: Any, shown: str) -> None:
@@ -270,8 +263,8 @@ def test_it_comes_up_with_the_node_as_nova_has_it(world: World) -> None:
     on, off = world.create("joyent-minimal"), world.create("joyent-minimal")
     power.stop(world.gz, world.watch, off)
     world.emulator.command("reboot", str(world.emulator.directory))
-    until(lambda: world.watch.current)
-    until(lambda: world.shown(on)["state"] == "running")
+    waits.until(lambda: world.watch.current)
+    waits.until(lambda: world.shown(on)["state"] == "running")
     assert not world.is_up(off)
     for each in (on, off):
         world.delete(each)
@@ -280,7 +273,7 @@ def test_it_comes_up_with_the_node_as_nova_has_it(world: World) -> None:
 def test_a_vm_that_runs_without_autoboot_gets_it(world: World) -> None:
     vm = world.create("joyent-minimal")
     world.emulator.tool("vmadm", "update", vm.uuid, payload=json.dumps({"autoboot": False}))
-    until(lambda: world.known(vm).autoboot is False)
+    waits.until(lambda: world.known(vm).autoboot is False)
     power.start(world.gz, world.watch, vm)
     assert world.is_up(vm)
     world.delete(vm)
@@ -312,10 +305,10 @@ def test_a_start_meets_a_shutdown(world: World, hard: bool) -> None:
     words = ("vmadm", "stop", vm.uuid, *(["-F"] if hard else []))
     earlier = threading.Thread(target=world.emulator.tool, args=words)
     earlier.start()
-    until(lambda: world.known(vm).state in ("shutting_down", "down", "stopped"))
+    waits.until(lambda: world.known(vm).state in ("shutting_down", "down", "stopped"))
     power.start(world.gz, world.watch, vm)
     earlier.join(SECONDS)
-    until(lambda: world.shown(vm)["state"] == "running")
+    waits.until(lambda: world.shown(vm)["state"] == "running")
     world.delete(vm)
 
 
@@ -398,7 +391,7 @@ def test_a_command_that_goes_on_without_us(remote: World) -> None:
     remote.fault("guest", vm.uuid, "shutdown_seconds=50")
     earlier = threading.Thread(target=remote.emulator.tool, args=("vmadm", "stop", vm.uuid))
     earlier.start()
-    until(lambda: any(each.changes for each in remote.gz.ps.list()))
+    waits.until(lambda: any(each.changes for each in remote.gz.ps.list()))
     remote.fault("add", "vmadm", "lose-before", "--match", "^stop ", "--count", "1")
     power.stop(remote.gz, remote.watch, vm, 60)
     earlier.join(SECONDS)
@@ -409,14 +402,14 @@ def test_a_command_that_goes_on_without_us(remote: World) -> None:
 def test_a_node_that_cannot_be_asked(world: World) -> None:
     vm = world.create("joyent-minimal")
     world.fault("vminfod", "down")
-    until(lambda: not world.watch.current)
+    waits.until(lambda: not world.watch.current)
     for act in (power.start, power.stop):
         with pytest.raises(errors.SmartOSError, match="ECONNREFUSED|hang up"):
             act(world.gz, world.watch, vm)
     with pytest.raises(errors.SmartOSError):
         power.info(world.gz, world.watch, vm.uuid, fresh=True)
     world.fault("vminfod", "up")
-    until(lambda: world.watch.current)
+    waits.until(lambda: world.watch.current)
     assert world.is_up(vm)
     world.delete(vm)
 

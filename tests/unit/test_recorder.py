@@ -4,7 +4,6 @@
 import contextlib
 import queue
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +12,7 @@ pytest.importorskip("nova", reason="missing: nova; pip install 'nova-smartos[fun
 
 from nova_smartos.operations import recorder
 from nova_smartos.smartos import errors, transport
+from tests import waits
 
 SECONDS = 30
 
@@ -59,22 +59,15 @@ def _recorded(line: Line) -> Iterator[recorder.Recorder]:
     found.stop()
 
 
-def until(question: object) -> None:
-    end = time.monotonic() + SECONDS
-    while not question():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_what_is_shown_is_kept(line: Line, recorded: recorder.Recorder) -> None:
     line.says.put(b"after")
-    until(lambda: recorded.shown() == b"before after")
+    waits.until(lambda: recorded.shown() == b"before after")
 
 
 def test_not_more_than_its_size(line: Line, recorded: recorder.Recorder) -> None:
     for number in range(10):
         line.says.put(b"%d" % number * 65536)
-    until(lambda: recorded.shown().endswith(b"9" * 65536))
+    waits.until(lambda: recorded.shown().endswith(b"9" * 65536))
     assert len(recorded.shown()) == recorder.KEPT_BYTES
 
 
@@ -94,7 +87,7 @@ def test_who_is_too_slow_is_cut_off(line: Line, recorded: recorder.Recorder) -> 
     with recorded.joined() as slow:
         for _ in range(1000):
             line.says.put(b"x")
-        until(lambda: recorded.shown().count(b"x") == 1000)
+        waits.until(lambda: recorded.shown().count(b"x") == 1000)
         assert slow.read(10) == b""
 
 
@@ -102,17 +95,17 @@ def test_a_console_that_breaks_is_opened_again(line: Line, recorded: recorder.Re
     with recorded.joined() as client:
         line.says.put(b"")
         assert client.read(10) == b""
-    until(lambda: line.opened == 2)
+    waits.until(lambda: line.opened == 2)
     line.says.put(b"again")
-    until(lambda: recorded.shown() == b"before again")
+    waits.until(lambda: recorded.shown() == b"before again")
 
 
 def test_it_ends_with_its_vm(line: Line, recorded: recorder.Recorder) -> None:
     line.up = False
     line.says.put(b"")
-    until(lambda: not recorded.following)
+    waits.until(lambda: not recorded.following)
     assert recorded.shown() == b"before "
-    until(lambda: "kvm-console" not in [each.name for each in threading.enumerate()])
+    waits.until(lambda: "kvm-console" not in [each.name for each in threading.enumerate()])
 
 
 def test_nobody_joins_what_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from nova_smartos.smartos import errors, transport
 from nova_smartos.smartos.transport import connection
+from tests import waits
 from tests.unit import sshd
 
 WAIT = 20.0
@@ -166,7 +167,7 @@ def wait_for_silence(server: sshd.Server) -> None:
     """Wait until no command runs on the server any more."""
     assert server._process is not None
     pid = server._process.pid
-    sshd.wait_until(lambda: not sshd.descendants(pid))
+    waits.until(lambda: not sshd.descendants(pid))
 
 
 @pytest.mark.parametrize("way", [TO_SERVER, TO_CLIENT])
@@ -283,7 +284,7 @@ def test_every_command_of_a_connection_learns_of_its_end(server: sshd.Server) ->
             for thread in threads:
                 thread.start()
             assert running.stdout.readline() == b"x\n"
-            sshd.wait_until(lambda: len(sleepers(server)) == len(threads))
+            waits.until(lambda: len(sleepers(server)) == len(threads))
             proxy.refuse()
             proxy.hang_up()
             with pytest.raises(errors.OutcomeUnknown):

@@ -13,6 +13,7 @@ import pytest
 from nova_smartos.smartos import errors
 from nova_smartos.smartos.transport import connection as connections
 from nova_smartos.smartos.transport import pool as pools
+from tests import waits
 
 WAIT = 20.0
 
@@ -98,7 +99,7 @@ def test_the_next_free_channel_goes_to_who_waited_longest(make: Make) -> None:
     for number in range(5):
         threads.append(threading.Thread(target=wait_in_line, args=(number,)))
         threads[-1].start()
-        until(lambda number=number: len(pool._queue) == number + 1)
+        waits.until(lambda number=number: len(pool._queue) == number + 1)
     pool.release(held[0])
     for thread in threads:
         thread.join(WAIT)
@@ -119,7 +120,7 @@ def test_a_connection_that_grants_nothing_is_replaced(node: Node, make: Make) ->
     pool = make(most=1)
     pool.refused(pool.acquire(WAIT))
     assert pool.acquire(WAIT) is node.made[1]
-    until(lambda: not node.made[0].wire.is_active())
+    waits.until(lambda: not node.made[0].wire.is_active())
 
 
 def test_a_retired_connection_is_closed_after_its_last_command(node: Node, make: Make) -> None:
@@ -131,7 +132,7 @@ def test_a_retired_connection_is_closed_after_its_last_command(node: Node, make:
     pool.release(old)
     assert old.wire.is_active()
     pool.release(old)
-    until(lambda: not old.wire.is_active())
+    waits.until(lambda: not old.wire.is_active())
 
 
 def test_a_broken_connection_is_replaced(node: Node, make: Make) -> None:
@@ -181,7 +182,7 @@ def test_a_failing_second_connection_hurts_nobody(node: Node, make: Make) -> Non
     node.failures = [errors.NotStarted("refused", retryable=False) for _ in range(1000)]
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(pool.acquire, WAIT)
-        until(lambda: node.attempts == 2)
+        waits.until(lambda: node.attempts == 2)
         pool.release(held[0])
         assert waiting.result(WAIT) is held[0]
     assert node.attempts == 2
@@ -193,7 +194,7 @@ def test_closing_fails_who_waits_and_closes_connections(node: Node, make: Make) 
         pool.acquire(WAIT)
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(pool.acquire, WAIT)
-        until(lambda: len(pool._queue) == 1)
+        waits.until(lambda: len(pool._queue) == 1)
         pool.close()
         with pytest.raises(errors.NotStarted, match="closed"):
             waiting.result(WAIT)
@@ -210,13 +211,6 @@ def test_a_bug_in_connecting_does_not_hang_the_queue(
     with pytest.raises(errors.NotStarted, match="connecting failed: .*what a day") as caught:
         make().acquire(WAIT)
     assert isinstance(caught.value.__cause__, RuntimeError)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.001)
 
 
 def test_a_pool_that_was_closed_lets_nobody_wait(make: Make) -> None:

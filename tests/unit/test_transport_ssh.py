@@ -22,6 +22,7 @@ from paramiko import common
 from nova_smartos.smartos import errors, transport
 from nova_smartos.smartos.transport import command as commands
 from nova_smartos.smartos.transport import connection, process, session
+from tests import waits
 from tests.unit import sshd
 
 HOSTILE = [
@@ -146,14 +147,24 @@ def test_a_tool_need_not_read_its_input(node: transport.SSH) -> None:
     assert node.run(shell("exit 7", stdin=b"x" * 8_000_000)).returncode == 7
 
 
-def test_forty_commands_at_once(own: "Factory") -> None:
+def test_forty_commands_at_once(own: "Factory", tmp_path: pathlib.Path) -> None:
     ssh = own()
+    # none ends before every channel is in use: a connection that is idle may be replaced
+    script = """
+        echo "$SSH_CONNECTION" >"$2/$1.new" && mv "$2/$1.new" "$2/$1.runs"
+        until [ -e "$2/go" ]; do sleep 0.1; done
+        echo "$1"
+    """
     with concurrent.futures.ThreadPoolExecutor(40) as threads:
-        commands_ = [shell("sleep 0.2; echo $1 $SSH_CONNECTION", str(i)) for i in range(40)]
-        words = [result.stdout.split() for result in threads.map(ssh.run, commands_)]
-    assert [int(number) for number, *_ in words] == list(range(40))
-    ports = collections.Counter(port for _, _, port, *_ in words)
-    assert 1 < len(ports) <= 4
+        commands_ = [shell(script, str(i), str(tmp_path)) for i in range(40)]
+        ended = [threads.submit(ssh.run, command) for command in commands_]
+        try:
+            waits.until(lambda: len(list(tmp_path.glob("*.runs"))) >= 4 * connection.CHANNELS)
+            ports = [path.read_text().split()[1] for path in tmp_path.glob("*.runs")]
+        finally:
+            (tmp_path / "go").touch()
+    assert [int(future.result().stdout) for future in ended] == list(range(40))
+    assert set(collections.Counter(ports).values()) == {connection.CHANNELS}
 
 
 def test_a_long_command_does_not_delay_short_ones(own: "Factory") -> None:
@@ -438,10 +449,10 @@ def agent(key: pathlib.Path, directory: pathlib.Path) -> Iterator[str]:
     path = str(directory / "agent")
     process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
     try:
-        sshd.wait_until(pathlib.Path(path).is_socket)
+        waits.until(pathlib.Path(path).is_socket)
         environment = {**os.environ, "SSH_AUTH_SOCK": path}
         add = ["ssh-add", "-q", str(key)]
-        sshd.wait_until(lambda: subprocess.run(add, env=environment, timeout=20).returncode == 0)
+        waits.until(lambda: subprocess.run(add, env=environment, timeout=20).returncode == 0)
         yield path
     finally:
         process.terminate()
@@ -461,7 +472,7 @@ def test_a_forked_child_waits_for_no_lock_of_its_parent(own: "Factory") -> None:
             if child == 0:
                 os._exit(0)
         try:
-            sshd.wait_until(lambda: os.waitpid(child, os.WNOHANG)[0] == child)
+            waits.until(lambda: os.waitpid(child, os.WNOHANG)[0] == child)
         except AssertionError:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)

@@ -15,7 +15,7 @@ import pytest
 from nova_smartos.operations import watch
 from nova_smartos.smartos import errors, node, transport, vms
 from nova_smartos.translate import identity, state
-from tests import emulated
+from tests import emulated, waits
 
 SECONDS = 30
 DATE = "2026-01-01T00:00:00.000Z"
@@ -153,24 +153,17 @@ class World:
         self.stream = Stream()
         self.stream.say(ready(*self.carrier.vms))
         self.carrier.streams.put(self.stream)
-        until(lambda: self.watch.current)
+        waits.until(lambda: self.watch.current)
         return self.stream
 
     def lose(self, problem: bytes | Exception = b"") -> None:
         self.stream.say(problem)
-        until(lambda: not self.watch.current)
+        waits.until(lambda: not self.watch.current)
 
     def news(self) -> tuple[str | None, str | None]:
         """The next thing that was told: a VM's state before and after."""
         old, new = self.told.get(timeout=SECONDS)
         return old.state if old else None, new.state if new else None
-
-
-def until(question: Any) -> None:
-    end = time.monotonic() + SECONDS
-    while not question():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_what_the_stream_told_needs_no_command() -> None:
@@ -231,7 +224,7 @@ def test_no_secret_of_such_an_event_is_logged(end: bytes, caplog: pytest.LogCapt
         stream = world.connect()
         stream.say(b'{"vm": {"internal_metadata": {"root_pw": "hunter2secret"}' + end)
         stream.say(b"" if not end.endswith(b"\n") else modify(a_vm(1, "stopped")))
-        until(lambda: "vmadm events: " in caplog.text)
+        waits.until(lambda: "vmadm events: " in caplog.text)
     assert "hunter2" not in caplog.text
 
 
@@ -329,7 +322,7 @@ def test_who_asks_at_once_shares_one_command() -> None:
         ]
         for asker in askers:
             asker.start()
-        until(lambda: world.carrier.commands)
+        waits.until(lambda: world.carrier.commands)
         world.carrier.answers.set()
         for asker in askers:
             asker.join(SECONDS)
@@ -375,7 +368,7 @@ def test_an_answer_is_older_than_what_was_heard_meanwhile(ask: Any) -> None:
         world.carrier.answers.clear()
         asker = threading.Thread(target=ask, args=(world.watch,))
         asker.start()
-        until(lambda: world.carrier.commands)
+        waits.until(lambda: world.carrier.commands)
         stream.say(modify(a_vm(1, "stopped")))
         assert world.news() == ("running", "stopped")
         world.carrier.answers.set()
@@ -421,7 +414,7 @@ def test_what_a_failed_change_has_done_is_news() -> None:
         stream = world.connect()
         with pytest.raises(errors.ToolError), world.watch.changing(uuid(1)):
             stream.say(modify(a_vm(1, "stopped")))
-            until(lambda: world.watch.get(uuid(1)).state == "stopped")
+            waits.until(lambda: world.watch.get(uuid(1)).state == "stopped")
             raise errors.ToolError("it failed after it had done its work")
         assert world.news() == ("running", "stopped")
 
@@ -429,7 +422,7 @@ def test_what_a_failed_change_has_done_is_news() -> None:
 def test_what_was_not_told_yet_is_told_when_the_change_fails() -> None:
     with World(a_vm(1), settle_seconds=0.3) as world:
         world.connect().say(modify(a_vm(1, "stopped")))
-        until(lambda: world.watch.get(uuid(1)).state == "stopped")
+        waits.until(lambda: world.watch.get(uuid(1)).state == "stopped")
         with pytest.raises(errors.ToolError), world.watch.changing(uuid(1)):
             raise errors.ToolError("it failed at once")
         assert world.news() == ("running", "stopped")
@@ -468,10 +461,10 @@ def test_a_guest_stands_still_until_it_goes_down(shown: dict[str, Any]) -> None:
         stream = world.connect()
         world.watch.note_paused(uuid(1), True)
         stream.say(modify(a_vm(1, zoneid=1, alias="other")))
-        until(lambda: world.watch.get(uuid(1)).alias == "other")
+        waits.until(lambda: world.watch.get(uuid(1)).alias == "other")
         assert world.watch.paused(uuid(1))
         stream.say(modify(shown))
-        until(lambda: not world.watch.paused(uuid(1)))
+        waits.until(lambda: not world.watch.paused(uuid(1)))
 
 
 def test_waiting_ends_with_the_event() -> None:
@@ -515,7 +508,7 @@ def test_it_stops_while_it_pauses() -> None:
     with World(a_vm(1)) as world:
         for _ in range(3):
             world.carrier.streams.put(GONE)
-        until(world.carrier.streams.empty)
+        waits.until(world.carrier.streams.empty)
     assert not [thread for thread in world.watch._threads if thread.is_alive()]
 
 
@@ -556,7 +549,7 @@ def followed(
     with gz:
         made = watch.Watch(gz, lambda old, new: told.put((old, new, time.monotonic())))
         made.start()
-        until(lambda: made.current)
+        waits.until(lambda: made.current)
         yield made
         fault(emulator, "clear")
         made.stop()
@@ -570,7 +563,7 @@ def zone(emulator: emulated.EmulatedNode, followed: watch.Watch) -> Iterator[str
     payload = {"uuid": name, "brand": "joyent", "image_uuid": image[0], "quota": 5}
     payload |= {"max_physical_memory": 256, "internal_metadata": mark()}
     emulator.tool("vmadm", "create", payload=json.dumps(payload))
-    until(lambda: followed.get(name).state == "running")
+    waits.until(lambda: followed.get(name).state == "running")
     yield name
     fault(emulator, "clear")
     emulator.tool("vmadm", "delete", name)
@@ -588,7 +581,7 @@ def test_a_guest_that_shuts_itself_down(
     emulator: emulated.EmulatedNode, followed: watch.Watch, zone: str, told: Any
 ) -> None:
     emulator.tool("zlogin", zone, "shutdown", "-y", "-g", "0", "-i", "5")
-    until(lambda: emulator.tool("vmadm", "lookup", "state=stopped", f"uuid={zone}"))
+    waits.until(lambda: emulator.tool("vmadm", "lookup", "state=stopped", f"uuid={zone}"))
     known = time.monotonic()
     assert transition(told, zone, 1) - known < 1
     assert state.is_off(followed.get(zone))
@@ -601,8 +594,8 @@ def test_a_guest_that_reboots_itself(
 ) -> None:
     before = followed.get(zone).zoneid
     emulator.tool("zlogin", zone, "reboot")
-    until(lambda: followed.get(zone).zoneid not in (before, None))
-    until(lambda: followed.get(zone).state == "running")
+    waits.until(lambda: followed.get(zone).zoneid not in (before, None))
+    waits.until(lambda: followed.get(zone).state == "running")
     while not told.empty():
         old, new, _ = told.get()
         assert state.transition(old, new) is None
@@ -614,11 +607,11 @@ def test_a_connection_that_breaks(
     fault(emulator, "add", "vmadm", "lose-before", "--match", "lookup")
     with pytest.raises(errors.OutcomeUnknown):
         followed._node.vmadm.lookup()
-    until(lambda: not followed.current)
+    waits.until(lambda: not followed.current)
     fault(emulator, "clear")
     emulator.tool("zlogin", zone, "shutdown", "-y", "-g", "0", "-i", "5")
     assert transition(told, zone, 1)
-    until(lambda: followed.current)
+    waits.until(lambda: followed.current)
     assert state.is_off(followed.get(zone))
 
 
@@ -626,11 +619,11 @@ def test_vminfod_goes_and_comes_back(
     emulator: emulated.EmulatedNode, followed: watch.Watch, zone: str, told: Any
 ) -> None:
     fault(emulator, "vminfod", "down")
-    until(lambda: not followed.current)
+    waits.until(lambda: not followed.current)
     with pytest.raises(errors.ToolError):
         followed.vms()
     with pytest.raises(errors.ToolError):
         followed.get(zone, fresh=True)
     fault(emulator, "vminfod", "up")
-    until(lambda: followed.current)
+    waits.until(lambda: followed.current)
     assert followed.get(zone).state == "running"

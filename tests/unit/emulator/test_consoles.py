@@ -7,7 +7,6 @@ import os
 import pathlib
 import select
 import subprocess
-import time
 import tty
 from collections.abc import Callable, Iterator
 
@@ -15,7 +14,7 @@ import pytest
 
 from smartos_emulator import node as node_module
 from smartos_emulator import unix
-from tests import emulated
+from tests import emulated, waits
 from tests.unit.emulator import vm_node
 from tests.unit.emulator.vm_node import create, hardware, payload, run, uuid
 
@@ -42,16 +41,9 @@ def shown(node: node_module.Node, name: str) -> str:
     return "".join(each["msg"] for each in log(node, name) if each["stream"] == "console")
 
 
-def until(question: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not question():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_what_is_shown_is_logged_whole_lines_only(node: node_module.Node) -> None:
     console = node.consoles.get(U)
-    until(lambda: "login" in "".join(row for row, _ in console.terminal.screen.rows()))
+    waits.until(lambda: "login" in "".join(row for row, _ in console.terminal.screen.rows()))
     console.terminal.type(b"root\r")
     console.terminal.type(b'echo "a \xe9\tb"\r')
     assert "web login: root\r\n" in shown(node, U)
@@ -65,7 +57,7 @@ def test_what_is_shown_is_logged_whole_lines_only(node: node_module.Node) -> Non
 def test_the_log_survives_a_reboot(node: node_module.Node) -> None:
     before = shown(node, U)
     assert run(node, "vmadm", "reboot", U, "-F").status == 0
-    until(lambda: shown(node, U).count("SunOS") == before.count("SunOS") + 1)
+    waits.until(lambda: shown(node, U).count("SunOS") == before.count("SunOS") + 1)
     assert shown(node, U).startswith(before)
 
 
