@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""smartos-cloud: a private OpenStack cloud on SmartOS nodes, one command up and one down."""
+
+import argparse
+import os
+import pathlib
+import sys
+
+from gate.cloud import install
+
+# `up` and the rest run in the environment that `up` makes; here is what may run before it
+_NAME = "smartos-cloud"
+
+
+def main(words: list[str]) -> int:
+    """Entry point."""
+    options = _parser().parse_args(words)
+    options.directory = options.directory.resolve()
+    try:
+        if options.command == "up":
+            sets = frozenset(options.sets)
+            install.packages(sets)
+            _enter(install.environment(sets), words)
+        elif not _entered() and (install.VENV / "bin/python").is_file():
+            _enter(install.VENV / "bin/python", words)
+        from gate.cloud import commands
+
+        return commands.run(options)
+    except install.Missing as missing:
+        print(f"{_NAME}: {missing}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _entered() -> bool:
+    return pathlib.Path(sys.prefix).resolve() == install.VENV.resolve()
+
+
+def _enter(python: pathlib.Path, words: list[str]) -> None:
+    """Go on in the virtual environment."""
+    if not _entered():
+        sys.stdout.flush()
+        script = install.ROOT / "gate/smartos-cloud"
+        os.execv(python, [str(python), str(script), *words])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=_NAME, description=__doc__)
+    parser.add_argument(
+        "--directory",
+        "-d",
+        type=pathlib.Path,
+        default=pathlib.Path(os.environ.get("SMARTOS_CLOUD", install.ROOT / "build/cloud")),
+        help="the cloud's own folder (default: $SMARTOS_CLOUD, or build/cloud)",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    up = commands.add_parser("up", help="install what is missing, and start the cloud")
+    up.add_argument("--fresh", action="store_true", help="end a cloud that is up, and start anew")
+    up.add_argument(
+        "--with",
+        dest="sets",
+        action="append",
+        default=[],
+        choices=["consoles"],
+        help="an optional set of services; may be repeated",
+    )
+    up.add_argument("--speed", default="20", help="node seconds in a second (default 20)")
+    up.add_argument(
+        "--node",
+        dest="nodes",
+        action="append",
+        default=[],
+        metavar="ssh://USER@HOST[:PORT]",
+        help="a real SmartOS node, instead of emulated ones; may be repeated",
+    )
+    up.add_argument(
+        "--nic-tag",
+        default="external",
+        help="the nic tag of real nodes under the cloud's networks (default external)",
+    )
+    commands.add_parser("down", help="stop the cloud, and remove all that it left")
+    status = commands.add_parser("status", help="what runs, and what it costs")
+    status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument(
+        "--seconds", type=float, default=1.0, help="measure processor time this long (default 1)"
+    )
+    logs = commands.add_parser("logs", help="show a service's log, or which there are")
+    logs.add_argument("service", nargs="?")
+    logs.add_argument("--follow", "-f", action="store_true")
+    execute = commands.add_parser("exec", help="run a command as the cloud's administrator")
+    execute.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND …")
+    return parser

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The subcommands of smartos-cloud."""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from typing import Any
+
+from gate.cloud import files, install, model, nodes, processes, services, show
+from gate.cloud import up as up_module
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run what the command line names; the exit status."""
+    try:
+        return int(_COMMANDS[options.command](options) or 0)
+    except services.Failed as failed:
+        print(show.paint("31", f"smartos-cloud: {failed}"), file=sys.stderr)
+        return 1
+
+
+def up(options: argparse.Namespace) -> None:
+    """Start the cloud, unless it is up."""
+    base = options.directory
+    sets = frozenset(options.sets)
+    known = model.Cloud.load(base)
+    if known is not None and known.up and not options.fresh and not _missing(known):
+        if lacking := sets - known.sets:
+            raise services.Failed(
+                f"the cloud in {base} is up without {', '.join(lacking)}: use --fresh"
+            )
+        show.say(f"The cloud in {base} is up already")
+    else:
+        down(options)
+        cloud = _planned(options, base, sets)
+        show.say(f"Starting a cloud in {base}")
+        with show.step("all of it"):
+            up_module.up(cloud)
+    show.say(f"Use it:  {_line()} exec openstack server list")
+
+
+def down(options: argparse.Namespace) -> None:
+    """Stop what is left of a cloud, and remove its folder."""
+    base = options.directory
+    cloud = model.Cloud.load(base)
+    if base.exists() and cloud is None and any(base.iterdir()):
+        raise services.Failed(f"{base} is there but holds no cloud; it stays as it is")
+    if cloud is not None:
+        show.say(f"Stopping the cloud in {base}")
+        nodes.down(cloud)
+    processes.stop(base)
+    if cloud is not None:
+        shutil.rmtree(base)
+
+
+def status(options: argparse.Namespace) -> int:
+    """Say what runs and what it costs."""
+    cloud = _cloud(options)
+    found = _measured(cloud, options.seconds)
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        for each in found["services"]:
+            state = show.paint("32", "up") if each["up"] else show.paint("31", "down")
+            print(
+                f"{each['service']:24} {state:4}"
+                f" {each['pss_mib']:7.1f} MiB {each['cpu_percent']:6.1f} %"
+            )
+        print(f"{'all':24} {'':4} {found['pss_mib']:7.1f} MiB {found['cpu_percent']:6.1f} %")
+    return 0 if all(each["up"] for each in found["services"]) else 1
+
+
+def logs(options: argparse.Namespace) -> None:
+    """Show a log, or which there are."""
+    cloud = _cloud(options)
+    if options.service is None:
+        print("\n".join(sorted(path.stem for path in cloud.folder("logs").glob("*.log"))))
+        return
+    path = cloud.log(options.service)
+    if not path.is_file():
+        raise services.Failed(f"there is no log of {options.service}")
+    words = ["tail", *(["-F"] if options.follow else []), "-n", "+1", str(path)]
+    os.execvp("tail", words)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run a command with the cloud's administrator in its environment."""
+    cloud = _cloud(options)
+    words = options.words[1:] if options.words[:1] == ["--"] else options.words
+    if not words:
+        raise services.Failed("exec needs a command")
+    path = f"{install.VENV / 'bin'}:{os.environ.get('PATH', '')}"
+    try:
+        os.execvpe(words[0], words, {**os.environ, **cloud.environment, "PATH": path})
+    except FileNotFoundError:
+        raise services.Failed(f"there is no command {words[0]}") from None
+
+
+def _cloud(options: argparse.Namespace) -> model.Cloud:
+    cloud = model.Cloud.load(options.directory)
+    if cloud is None:
+        raise services.Failed(f"there is no cloud in {options.directory}: {_line()} up")
+    return cloud
+
+
+def _expected(cloud: model.Cloud) -> list[str]:
+    """The services that run in a cloud that is up."""
+    emulated = [node.host for node in cloud.nodes if node.emulated]
+    computes = [f"nova-compute-{node.host}" for node in cloud.nodes]
+    proxies = ["nova-novncproxy", "nova-serialproxy"] if "consoles" in cloud.sets else []
+    apis = ["keystone", *files.SERVICES]
+    others = ["mariadb", "memcached", "rabbitmq", "nova-conductor", "nova-scheduler"]
+    return sorted([*apis, *others, *emulated, *computes, *proxies])
+
+
+def _line() -> str:
+    return os.path.relpath(install.ROOT / "gate/smartos-cloud")
+
+
+def _measured(cloud: model.Cloud, seconds: float) -> dict[str, Any]:
+    before = {each: each.cpu_seconds() for each in processes.running(cloud.base)}
+    started = time.monotonic()
+    time.sleep(seconds)
+    after = processes.running(cloud.base)
+    spent = time.monotonic() - started
+    found = []
+    for service in sorted({*_expected(cloud), *(each.service for each in after)}):
+        own = [each for each in after if each.service == service]
+        used = sum(each.cpu_seconds() - before.get(each, 0.0) for each in own)
+        found.append(
+            {
+                "service": service,
+                "up": bool(own),
+                "pids": [each.pid for each in own],
+                "pss_mib": round(sum(each.pss_mib() for each in own), 1),
+                "cpu_percent": round(100 * used / spent, 2),
+            }
+        )
+    return {
+        "directory": str(cloud.base),
+        "up": cloud.up and all(each["up"] for each in found),
+        "seconds": round(spent, 2),
+        "pss_mib": round(sum(each["pss_mib"] for each in found), 1),
+        "cpu_percent": round(sum(each["cpu_percent"] for each in found), 2),
+        "services": found,
+    }
+
+
+def _missing(cloud: model.Cloud) -> set[str]:
+    return set(_expected(cloud)) - {each.service for each in processes.running(cloud.base)}
+
+
+def _planned(options: argparse.Namespace, base: pathlib.Path, sets: frozenset[str]) -> model.Cloud:
+    if options.nodes:
+        # the host's name tells what this cloud has made on a node that is not its own
+        chosen = [model.Node(f"{model.mark()}-{n}", url) for n, url in enumerate(options.nodes, 1)]
+        tags = dict.fromkeys((files.PROJECTS, files.PUBLIC), options.nic_tag)
+    else:
+        kinds = ("ssh", "ssh", "local")
+        chosen = [model.Node(f"node{number}", kind) for number, kind in enumerate(kinds, 1)]
+        tags = {files.PROJECTS: "internal", files.PUBLIC: "external"}
+    cloud = model.Cloud.plan(base, sets=sets, nodes=chosen, speed=options.speed, networks=tags)
+    base.mkdir(parents=True, exist_ok=True)
+    cloud.save()
+    return cloud
+
+
+_COMMANDS = {"up": up, "down": down, "status": status, "logs": logs, "exec": execute}

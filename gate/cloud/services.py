@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The services of a cloud: how each is started, and how it says that it is ready."""
+
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+
+import pymysql
+
+from gate.cloud import install, model, processes, show
+
+BIN = pathlib.Path(sys.executable).parent
+SECONDS = 120.0
+_DATABASES = ("keystone", "placement", "glance", "neutron", "nova_api", "nova", "nova_cell0")
+_APIS = {
+    "keystone": "keystone.wsgi.api",
+    "placement": "placement.wsgi.api",
+    "glance": "glance.wsgi.api",
+    "neutron": "neutron.wsgi.api",
+    "nova-api": "nova.wsgi.osapi_compute",
+}
+_MATTERS = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b|Error: |Exception: |\[ERROR\]")
+
+# how a traceback in a log ends
+_EMPTY = re.compile(r"ERROR \S+$")
+
+
+class Failed(Exception):
+    """A part of the cloud does not come up; the text has the line that matters."""
+
+
+def api(cloud: model.Cloud, service: str) -> None:
+    """Start an API; it listens once it has read its configuration."""
+    etc = cloud.base / "etc"
+    process = processes.start(
+        cloud,
+        service,
+        [sys.executable, "-m", "gate.cloud.serve", _APIS[service], str(cloud.ports[service])],
+        {
+            "OS_KEYSTONE_CONFIG_DIR": str(etc / "keystone"),
+            "OS_PLACEMENT_CONFIG_DIR": str(etc / "placement"),
+            "OS_GLANCE_CONFIG_DIR": str(etc / "glance"),
+            "OS_NEUTRON_CONFIG_DIR": str(etc),
+            "OS_NEUTRON_CONFIG_FILES": (
+                "neutron/neutron.conf;neutron/ml2_conf.ini;nova-smartos/network.conf"
+            ),
+            "OS_NOVA_CONFIG_DIR": str(etc / "nova"),
+            "OS_NOVA_CONFIG_FILES": "api-paste.ini;nova.conf;database.conf",
+            "PYTHONPATH": str(install.ROOT),
+            **_NATIVE_THREADS,
+        },
+    )
+    ready(cloud, service, lambda: _answers(cloud.url(service)), process)
+
+
+def mariadb(cloud: model.Cloud) -> None:
+    """Start the database server, with the databases of all services."""
+    data = cloud.base / "state/mariadb"
+    user = f"--user={os.environ.get('USER') or 'root'}" if os.geteuid() == 0 else ""
+    if not data.exists():
+        command(
+            cloud,
+            "mariadb",
+            [
+                "mariadb-install-db",
+                "--no-defaults",
+                f"--datadir={data}",
+                "--skip-test-db",
+                "--auth-root-authentication-method=normal",
+                *([user] if user else []),
+            ],
+        )
+    create = [f"CREATE DATABASE IF NOT EXISTS {name};" for name in _DATABASES]
+    init = cloud.folder("etc") / "mariadb.sql"
+    init.touch(mode=0o600)
+    init.write_text(
+        "\n".join(
+            [
+                *create,
+                f"CREATE OR REPLACE USER smartos@'{model.HOST}' IDENTIFIED BY '{cloud.password}';",
+                f"GRANT ALL ON *.* TO smartos@'{model.HOST}';",
+            ]
+        )
+    )
+    process = processes.start(
+        cloud,
+        "mariadb",
+        [
+            shutil.which("mariadbd", path="/usr/sbin:/usr/bin") or "mariadbd",
+            "--no-defaults",
+            *([user] if user else []),
+            f"--datadir={data}",
+            "--socket=mariadb.sock",
+            f"--bind-address={model.HOST}",
+            f"--port={cloud.ports['mariadb']}",
+            f"--init-file={init}",
+            "--max-connections=1000",
+            "--innodb-buffer-pool-size=96M",
+            # what a crash would lose is as short-lived as the cloud
+            "--innodb-flush-log-at-trx-commit=0",
+            "--skip-innodb-doublewrite",
+            "--skip-log-bin",
+            "--skip-name-resolve",
+        ],
+    )
+
+    def there() -> bool:
+        try:
+            pymysql.connect(
+                host=model.HOST,
+                port=cloud.ports["mariadb"],
+                user="smartos",
+                password=cloud.password,
+                database=_DATABASES[-1],
+            ).close()
+        except pymysql.err.OperationalError:
+            return False
+        return True
+
+    ready(cloud, "mariadb", there, process)
+
+
+def memcached(cloud: model.Cloud) -> None:
+    """Start the cache of tokens."""
+    port = cloud.ports["memcached"]
+    words = ["memcached", "-l", model.HOST, "-p", str(port), "-U", "0", "-m", "64"]
+    user = ["-u", "root"] if os.geteuid() == 0 else []
+    process = processes.start(cloud, "memcached", [*words, *user])
+    ready(cloud, "memcached", lambda: _says(port, b"version\r\n", b"VERSION"), process)
+
+
+def listens(cloud: model.Cloud, service: str) -> bool:
+    """Whether something takes connections on a service's port."""
+    try:
+        socket.create_connection((model.HOST, cloud.ports[service]), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def nova(
+    cloud: model.Cloud, service: str, *more: pathlib.Path, name: str | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start nova-SERVICE with the files that it reads."""
+    paths = [cloud.base / "etc/nova/nova.conf", *more]
+    options = [word for path in paths for word in ("--config-file", str(path))]
+    words = [str(BIN / f"nova-{service}"), *options]
+    return processes.start(cloud, name or f"nova-{service}", words, _NATIVE_THREADS)
+
+
+def rabbitmq(cloud: model.Cloud) -> None:
+    """Start the message bus, with an Erlang port mapper of its own."""
+    home = cloud.folder("state", "rabbitmq")
+    (home / "rabbitmq.conf").write_text(
+        f"default_user = smartos\ndefault_pass = {cloud.password}\n"
+        f"listeners.tcp.1 = {model.HOST}:{cloud.ports['rabbitmq']}\n"
+    )
+    (home / "rabbitmq.conf").chmod(0o600)
+    (home / "env.conf").touch()
+    (home / "enabled_plugins").write_text("[].\n")
+    process = processes.start(
+        cloud,
+        "rabbitmq",
+        # Debian's own wrapper wants to be root or rabbitmq
+        ["/usr/lib/rabbitmq/bin/rabbitmq-server"],
+        {
+            "HOME": str(home),
+            "ERL_EPMD_ADDRESS": model.HOST,
+            "ERL_EPMD_PORT": str(cloud.ports["epmd"]),
+            "RABBITMQ_CONF_ENV_FILE": str(home / "env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+            "RABBITMQ_DIST_PORT": str(cloud.ports["rabbitmq-dist"]),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
+            "RABBITMQ_NODENAME": f"smartos{cloud.ports['rabbitmq']}@localhost",
+            "RABBITMQ_PID_FILE": str(home / "pid"),
+            # without spinning schedulers, which would keep a core awake
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "+sbwt none +sbwtdcpu none +sbwtdio none "
+                "-kernel inet_dist_use_interface {127,0,0,1}"
+            ),
+        },
+    )
+    hello = b"AMQP\0\0\x09\x01"
+    ready(
+        cloud,
+        "rabbitmq",
+        # a frame of type method, on channel 0: Connection.Start
+        lambda: _says(cloud.ports["rabbitmq"], hello, b"\x01\0\0"),
+        process,
+    )
+
+
+def command(
+    cloud: model.Cloud,
+    what: str,
+    words: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a command that sets a service up, which must succeed; its standard output."""
+    path = str(BIN / words[0]) if (BIN / words[0]).is_file() else words[0]
+    env = {**processes.marked(cloud, what), **_NATIVE_THREADS, **(environment or {})}
+    done = subprocess.run(
+        [path, *words[1:]],
+        cwd=cloud.base,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    with cloud.log(f"{what}-setup").open("a") as log:
+        log.write(f"$ {pathlib.Path(path).name} {' '.join(words[1:])}\n{done.stdout}{done.stderr}")
+    if done.returncode:
+        lines = (done.stdout + done.stderr).splitlines()
+        raise Failed(f"{what}: {words[0]} ended with status {done.returncode}: {_matters(lines)}")
+    return done.stdout
+
+
+def ready(
+    cloud: model.Cloud,
+    service: str,
+    question: Callable[[], object],
+    process: "subprocess.Popen[bytes] | None" = None,
+) -> None:
+    """Ask until a service is ready, unless it ends before."""
+    with show.step(service):
+        until = time.monotonic() + SECONDS
+        while not question():
+            if process is not None and process.poll() is not None:
+                raise Failed(
+                    f"{service} ended with status {process.returncode}: {why(cloud, service)}"
+                )
+            if time.monotonic() > until:
+                raise Failed(f"{service} is not ready after {SECONDS:.0f} s: {why(cloud, service)}")
+            time.sleep(0.1)
+
+
+def why(cloud: model.Cloud, service: str) -> str:
+    """The line of a service's log that matters, and where the log is."""
+    path = cloud.log(service)
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    return f"{_matters(lines)} ({path})"
+
+
+_NATIVE_THREADS = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status < 500)
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+
+
+def _matters(lines: Sequence[str]) -> str:
+    lines = [line.strip() for line in lines if line.strip()]
+    telling = [line for line in lines if _MATTERS.search(line) and not _EMPTY.search(line)]
+    return (telling or lines or ["it says nothing"])[-1]
+
+
+def _says(port: int, question: bytes, answer: bytes) -> bool:
+    try:
+        with socket.create_connection((model.HOST, port), timeout=2) as sock:
+            sock.sendall(question)
+            return sock.recv(64).startswith(answer)
+    except OSError:
+        return False

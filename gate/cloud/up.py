@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring a cloud up, as parallel as its parts depend on one another."""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from gate.cloud import contents, files, model, nodes, schemas, services
+
+
+def up(cloud: model.Cloud) -> None:
+    """Start everything; ends when servers can be booted."""
+    cloud.folder("logs")
+    files.write(cloud)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        start = Starter(pool)
+        database = start(services.mariadb, cloud)
+        bus = start(services.rabbitmq, cloud)
+        cache = start(services.memcached, cloud)
+        leads = {node.host: start(nodes.up, cloud, node) for node in cloud.nodes}
+        admin = start(schemas.keystone, cloud, after=[database])
+        tables = {
+            "nova": start(schemas.nova, cloud, after=[database]),
+            "neutron": start(schemas.neutron, cloud, after=[database]),
+            "glance": start(schemas.glance, cloud, after=[database]),
+            "placement": start(schemas.placement, cloud, after=[database]),
+        }
+        keystone = start(services.api, cloud, "keystone", after=[admin, cache])
+        users = start(contents.identity, cloud, after=[keystone])
+        apis = {
+            service: start(services.api, cloud, service, after=[users, bus, tables[name]])
+            for name, service in (
+                ("placement", "placement"),
+                ("glance", "glance"),
+                ("neutron", "neutron"),
+                ("nova", "nova-api"),
+            )
+        }
+        start(contents.networks, cloud, after=[apis["neutron"]])
+        start(contents.flavors, cloud, after=[apis["nova-api"]])
+        conductor = start(_conductor, cloud, after=[apis["placement"], apis["nova-api"]])
+        computes = [
+            start(_compute, cloud, node, leads[node.host], after=[conductor, leads[node.host]])
+            for node in cloud.nodes
+        ]
+        start(_scheduler, cloud, after=[conductor])
+        if "consoles" in cloud.sets:
+            for proxy in ("novncproxy", "serialproxy"):
+                start(_proxy, cloud, proxy, after=[conductor])
+        start(schemas.nova_manage, cloud, "cell_v2", "discover_hosts", after=computes)
+        start.finish()
+    cloud.up = True
+    cloud.save()
+
+
+@dataclasses.dataclass
+class Starter:
+    """Runs each part in a thread, once those before it are done; the first failure ends all."""
+
+    pool: concurrent.futures.ThreadPoolExecutor
+    futures: list[concurrent.futures.Future[Any]] = dataclasses.field(default_factory=list)
+
+    def __call__(
+        self,
+        part: Callable[..., Any],
+        *arguments: Any,
+        after: "list[concurrent.futures.Future[Any]] | None" = None,
+    ) -> "concurrent.futures.Future[Any]":
+        def run() -> Any:
+            for each in after or []:
+                each.result()
+            return part(*(_value(each) for each in arguments))
+
+        self.futures.append(self.pool.submit(run))
+        return self.futures[-1]
+
+    def finish(self) -> None:
+        """Wait for all; raise the first that failed."""
+        done, _ = concurrent.futures.wait(
+            self.futures, return_when=concurrent.futures.FIRST_EXCEPTION
+        )
+        for future in done:
+            future.result()
+
+
+def _value(argument: Any) -> Any:
+    return argument.result() if isinstance(argument, concurrent.futures.Future) else argument
+
+
+def _compute(cloud: model.Cloud, node: model.Node, options: dict[str, Any]) -> None:
+    trusted = {"trusted_image_owners": contents.project(cloud)}
+    path = files.compute(cloud, node, options | trusted)
+    network = cloud.base / "etc/nova-smartos/network.conf"
+    process = services.nova(cloud, "compute", network, path, name=f"nova-compute-{node.host}")
+    _registered(cloud, "nova-compute", node.host, process)
+
+
+def _conductor(cloud: model.Cloud) -> None:
+    process = services.nova(cloud, "conductor", cloud.base / "etc/nova/database.conf")
+    _registered(cloud, "nova-conductor", None, process)
+
+
+def _scheduler(cloud: model.Cloud) -> None:
+    process = services.nova(cloud, "scheduler", cloud.base / "etc/nova/database.conf")
+    _registered(cloud, "nova-scheduler", None, process)
+
+
+def _proxy(cloud: model.Cloud, proxy: str) -> None:
+    process = services.nova(cloud, proxy, cloud.base / "etc/nova/database.conf")
+    services.ready(cloud, f"nova-{proxy}", lambda: services.listens(cloud, proxy), process)
+
+
+def _registered(cloud: model.Cloud, binary: str, host: str | None, process: Any) -> None:
+    """Wait until Nova counts a service as up."""
+    compute = contents.connect(cloud).compute
+
+    def up() -> bool:
+        found = [each for each in compute.services(binary=binary) if host in (None, each.host)]
+        return any(each.state == "up" for each in found)
+
+    name = binary if host is None else f"{binary}-{host}"
+    services.ready(cloud, name, up, process)
