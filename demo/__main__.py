@@ -1,147 +1,160 @@
 # SPDX-License-Identifier: Apache-2.0
-"""make demo: on an emulated node, make a zone and a VM, list, snapshot and remove them."""
+"""make demo: a real OpenStack cloud on emulated SmartOS nodes, and servers of three brands."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
+import time
+from typing import Any
 
-EMULATOR = pathlib.Path(sys.executable).with_name("smartos-emulator")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CLOUD = ROOT / "gate/smartos-cloud"
 COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-SPEED = "20"
+#: A server, its image, and how that is made and registered.
+SERVERS = {
+    "web": ("zone", "a zone: Crossbow, ZFS and its own users, at the speed of the machine"),
+    "app": ("lx", "Linux programs in a zone"),
+    "db": ("disk", "a virtual machine under bhyve, its disk a clone"),
+}
 
 
-def main(arguments: list[str]) -> int:
-    """`up DIR` shows everything on a fresh node in DIR and leaves it up; `down DIR` removes it."""
-    if len(arguments) != 2 or arguments[0] not in ("up", "down"):
-        print("usage: python -m demo up|down DIR", file=sys.stderr)
+def main(words: list[str]) -> int:
+    """`up DIR` shows everything and leaves the cloud up; `down DIR` removes it."""
+    if len(words) != 2 or words[0] not in ("up", "down"):
+        print("usage: python3 -m demo up|down DIR", file=sys.stderr)
         return 2
-    action, folder = arguments[0], pathlib.Path(arguments[1])
-    remove(folder)
-    if action == "up":
-        show(Node(folder))
+    folder = pathlib.Path(words[1]).resolve()
+    try:
+        if words[0] == "down":
+            down(folder)
+        else:
+            Demo(folder).show()
+    except Stopped as stopped:
+        print(paint("1;31", f"demo: {stopped}"), file=sys.stderr)
+        return 1
     return 0
 
 
-def show(node: "Node") -> None:
-    """The whole demonstration."""
-    title(f"A node of its own in {node.folder}, {SPEED} times as fast as a real one")
-    command(["smartos-emulator", "up", str(node.folder), "--speed", SPEED])
-    node.run("uname -a")
-    zone_image = install_image(node, "zone", "demo-zone")
-    disk_image = install_image(node, "zvol", "demo-disk")
-    node.run("imgadm list")
-    zone, vm = make_zone(node, zone_image), make_vm(node, disk_image)
-    title("List them, by vmadm and by the datasets they live in")
-    node.run("vmadm list")
-    node.run("zfs list -r -o name,used,refer,origin zones")
-    show_snapshots(node, zone)
-    title("Remove both")
-    for uuid in (zone, vm):
-        node.run(f"vmadm delete {uuid}")
-    node.run("vmadm list")
-    title("The node stays up, yours to try")
-    print(f'  eval "$({EMULATOR} env {node.folder})"\n  make demo-down')
+class Stopped(Exception):
+    """A command of the demonstration failed."""
 
 
-def make_zone(node: "Node", image: str) -> str:
-    """Make a zone, show that it runs and that vmadm knows it."""
-    title("Make a zone")
-    payload = {
-        "brand": "joyent",
-        "alias": "web0",
-        "image_uuid": image,
-        "max_physical_memory": 256,
-        "quota": 10,
-        "nics": [{"nic_tag": "external", "ip": "192.0.2.10", "netmask": "255.255.255.0"}],
-    }
-    uuid = create(node, payload)
-    node.run(f"vmadm list -o uuid,type,state,alias uuid={uuid}")
-    return uuid
-
-
-def make_vm(node: "Node", image: str) -> str:
-    """Make an HVM on a disk cloned from an image."""
-    title("Make a VM: bhyve, its disk cloned from an image")
-    payload = {
-        "brand": "bhyve",
-        "alias": "db0",
-        "ram": 1024,
-        "vcpus": 2,
-        "disks": [{"image_uuid": image, "boot": True, "model": "virtio"}],
-        "nics": [
-            {
-                "nic_tag": "external",
-                "ip": "192.0.2.11",
-                "netmask": "255.255.255.0",
-                "model": "virtio",
-                "primary": True,
-            }
-        ],
-    }
-    return create(node, payload)
-
-
-def show_snapshots(node: "Node", zone: str) -> None:
-    """A snapshot keeps a file that is lost afterwards."""
-    title("Snapshot the zone, lose a file, get it back")
-    node.run(f"zlogin {zone} tee /root/precious", payload="do not lose this\n")
-    node.run(f"vmadm create-snapshot {zone} before")
-    node.run(f"zlogin {zone} rm /root/precious")
-    node.run(f"vmadm rollback-snapshot {zone} before")
-    node.run(f"zlogin {zone} cat /root/precious")
-    node.run(f"zfs list -t snapshot -r zones/{zone}")
-    node.run(f"vmadm delete-snapshot {zone} before")
-
-
-def install_image(node: "Node", kind: str, name: str) -> str:
-    """Write a small image of its kind and install it on the node; the image's uuid."""
-    title(f"An image: {name}")
-    base = node.folder / name
-    made = command(["smartos-emulator", "image", kind, name, "--output", str(base)])
-    node.run(f"imgadm install -m {base}.imgmanifest -f {base}.zfs.gz")
-    return made.stdout.strip()
-
-
-def create(node: "Node", payload: dict[str, object]) -> str:
-    """`vmadm create`, whose success is told on stderr."""
-    print(paint("2", json.dumps(payload, indent=2)))
-    said = node.run("vmadm create", payload=json.dumps(payload)).stderr
-    return said.split()[-1]
-
-
-class Node:
-    """The emulated node that the demonstration uses."""
+class Demo:
+    """One run, from nothing to servers that one can play with."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
+        self.cloud = folder / "cloud"
+        self.environment = dict(os.environ)
 
-    def run(self, line: str, payload: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a tool of the node, shown as one would type it there."""
-        words = ["smartos-emulator", "exec", str(self.folder), "--", *line.split()]
-        return command(words, shown=f"[node] {line}", payload=payload)
+    def show(self) -> None:
+        """All of it."""
+        started = time.monotonic()
+        title("A cloud: Keystone, Placement, Glance, Neutron and Nova, as PyPI has them")
+        print("Three SmartOS nodes, emulated: two driven over SSH, one locally.\n", flush=True)
+        run([CLOUD, "-d", self.cloud, "up", "--fresh"])
+        self.environment |= self._variables()
+        title("Three hypervisors")
+        self.openstack("hypervisor list")
+        title("Three images: a zone, Linux in a zone, a disk")
+        for name, _ in SERVERS.values():
+            self.image(name)
+        title("Three servers, at once")
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            for said in list(threads.map(self.boot, SERVERS)):
+                print(said, flush=True)
+        self.openstack("server list")
+        title("What they have to say")
+        self.openstack("console log show --lines 6 web")
+        title("The same servers, seen by SmartOS")
+        self.nodes("vmadm", "list", "-o", "uuid,type,ram,state,alias")
+        self.keep()
+        title(f"Done in {time.monotonic() - started:.0f} s. The cloud stays up: yours to try")
+        for name in ("OS_CLOUD", "OS_CLIENT_CONFIG_FILE"):
+            print(f"  export {name}={shlex.quote(self.environment[name])}")
+        print(f"  export PATH={shlex.quote(str(self._bin()))}:$PATH")
+        print("  openstack server create --image smartos-zone --flavor smartos.tiny \\")
+        print("      --network private --wait another")
+        print("  openstack server stop web; openstack server start web")
+        print(f"  {_short(CLOUD)} -d {_short(self.cloud)} status")
+        print("  make demo-down")
+
+    def boot(self, name: str) -> str:
+        """Boot one server; the command and what it said."""
+        image, meaning = SERVERS[name]
+        line = f"server create --image smartos-{image} --flavor smartos.small --network private"
+        said = self._openstack(f"{line} --wait -f value -c status -c name {name}")
+        shown = paint("1;36", f"$ openstack {line} --wait {name}")
+        return f"{shown}\n  {' '.join(said.split())}: {meaning}"
+
+    def image(self, name: str) -> None:
+        """Make a small image of a kind, and register it as an operator would."""
+        kind = {"disk": "zvol"}.get(name, name)
+        base = self.folder / name
+        run([self._bin() / "smartos-emulator", "image", kind, f"demo-{name}", "--output", base])
+        manifest = json.loads(base.with_suffix(".imgmanifest").read_text())
+        wanted = {"smartos_image_type": manifest["type"]}
+        if "image_size" in manifest:
+            wanted["smartos_image_size"] = manifest["image_size"]
+        properties = " ".join(f"--property {key}={value}" for key, value in wanted.items())
+        self.openstack(
+            f"image create --disk-format raw --container-format bare --file {base}.zfs.gz "
+            f"--public {properties} -f value -c status smartos-{name}"
+        )
+
+    def keep(self) -> None:
+        """Write down what the API says of the servers, and see that all are up."""
+        servers = json.loads(self._openstack("server list --long -f json"))
+        (self.folder / "servers.json").write_text(json.dumps(servers, indent=2) + "\n")
+        if {each["Status"] for each in servers} != {"ACTIVE"} or len(servers) != len(SERVERS):
+            raise Stopped(f"not every server is ACTIVE: {servers}")
+
+    def nodes(self, *words: str) -> None:
+        """Run a command on every node."""
+        for node in sorted((self.cloud / "nodes").iterdir()):
+            print(paint("1;36", f"[{node.name}] # {' '.join(words)}"), flush=True)
+            run([self._bin() / "smartos-emulator", "exec", node, "--", *words])
+
+    def openstack(self, line: str) -> None:
+        """Run a command of `openstack`, shown with what it says."""
+        print(paint("1;36", f"$ openstack {line.replace(f'{self.folder}/', '')}"), flush=True)
+        print(self._openstack(line), end="", flush=True)
+
+    def _bin(self) -> pathlib.Path:
+        return pathlib.Path(os.environ.get("SMARTOS_CLOUD_VENV", ROOT / ".venv-cloud")) / "bin"
+
+    def _openstack(self, line: str) -> str:
+        done = subprocess.run(
+            [self._bin() / "openstack", *shlex.split(line)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise Stopped(f"openstack {line}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def _variables(self) -> dict[str, str]:
+        words = [str(CLOUD), "-d", str(self.cloud), "exec", "env", "-0"]
+        lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("\0")
+        return {
+            name: value
+            for name, _, value in (line.partition("=") for line in lines)
+            if name.startswith("OS_")
+        }
 
 
-def command(
-    words: list[str], shown: str = "", payload: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run a command, print it with all that it says; end the demonstration where it fails."""
-    print(paint("1;36", f"$ {shown or ' '.join(words)}"), flush=True)
-    real = [str(EMULATOR) if words[0] == "smartos-emulator" else words[0], *words[1:]]
-    done = subprocess.run(
-        real, input=payload, capture_output=True, text=True, timeout=300, check=False
-    )
-    print(done.stdout + done.stderr, end="", flush=True)
-    if done.returncode != 0:
-        sys.exit(paint("1;31", f"demo: that ended with status {done.returncode}"))
-    return done
-
-
-def title(text: str) -> None:
-    """Say what comes next."""
-    print(paint("1", f"\n== {text}"))
+def down(folder: pathlib.Path) -> None:
+    """End the demonstration's cloud, and remove its folder."""
+    if folder.exists():
+        run([CLOUD, "-d", folder / "cloud", "down"])
+        shutil.rmtree(folder)
 
 
 def paint(code: str, text: str) -> str:
@@ -149,14 +162,20 @@ def paint(code: str, text: str) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if COLOURS else text
 
 
-def remove(folder: pathlib.Path) -> None:
-    """Stop the node in a folder, if one is up there, and remove the folder."""
-    if not folder.exists():
-        return
-    if not (folder / "node.json").is_file():
-        sys.exit(f"demo: {folder} is there but is not a node; it stays as it is")
-    subprocess.run([EMULATOR, "down", folder], capture_output=True, timeout=60, check=False)
-    shutil.rmtree(folder)
+def run(words: list[Any]) -> None:
+    """Run a command that shows what it does itself."""
+    done = subprocess.run([str(word) for word in words], stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise Stopped(f"{' '.join(map(str, words))} ended with status {done.returncode}")
+
+
+def title(text: str) -> None:
+    """Say what comes next."""
+    print(paint("1", f"\n== {text}"), flush=True)
+
+
+def _short(path: pathlib.Path) -> str:
+    return os.path.relpath(path)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="sets",
         action="append",
         default=[],
-        choices=["consoles"],
+        choices=["consoles", "gate"],
         help="an optional set of services; may be repeated",
     )
     up.add_argument("--speed", default="20", help="node seconds in a second (default 20)")
@@ -74,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ssh://USER@HOST[:PORT]",
         help="a real SmartOS node, instead of emulated ones; may be repeated",
     )
+    up.add_argument("--identity", help="the SSH key for real nodes (default: those of the agent)")
+    up.add_argument("--known-hosts", help="their host keys (default ~/.ssh/known_hosts)")
     up.add_argument(
         "--nic-tag",
         default="external",

@@ -127,7 +127,7 @@ def _measured(cloud: model.Cloud, seconds: float) -> dict[str, Any]:
     time.sleep(seconds)
     after = processes.running(cloud.base)
     spent = time.monotonic() - started
-    found = []
+    found: list[dict[str, Any]] = []
     for service in sorted({*_expected(cloud), *(each.service for each in after)}):
         own = [each for each in after if each.service == service]
         used = sum(each.cpu_seconds() - before.get(each, 0.0) for each in own)
@@ -157,7 +157,8 @@ def _missing(cloud: model.Cloud) -> set[str]:
 def _planned(options: argparse.Namespace, base: pathlib.Path, sets: frozenset[str]) -> model.Cloud:
     if options.nodes:
         # the host's name tells what this cloud has made on a node that is not its own
-        chosen = [model.Node(f"{model.mark()}-{n}", url) for n, url in enumerate(options.nodes, 1)]
+        keys = (options.identity, options.known_hosts)
+        chosen = [model.Node(model.mark(), address, *keys) for address in options.nodes]
         tags = dict.fromkeys((files.PROJECTS, files.PUBLIC), options.nic_tag)
     else:
         kinds = ("ssh", "ssh", "local")

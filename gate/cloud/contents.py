@@ -14,8 +14,10 @@ FLAVORS = {"tiny": (1, 256, 5), "small": (1, 512, 10), "medium": (2, 1024, 20)}
 #: Glance's name, the emulator's kind, and what is set besides
 IMAGES = {
     "zone": ("zone", {}),
+    "zone-alt": ("zone", {}),
     "lx": ("lx", {}),
     "disk": ("zvol", {}),
+    "kvm": ("zvol", {"smartos_brand": "kvm"}),
 }
 
 

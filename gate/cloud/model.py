@@ -9,7 +9,6 @@ import secrets
 import socket
 from typing import Any
 
-SETS = frozenset({"consoles", "telemetry"})
 HOST = "127.0.0.1"
 REGION = "RegionOne"
 _PORTS = (
@@ -38,6 +37,9 @@ class Node:
     host: str
     #: "ssh" or "local", or the address of a node that is not emulated: ssh://USER@HOST:PORT
     connection: str
+    #: how a real node is reached, if not by the SSH agent and ~/.ssh/known_hosts
+    identity: str | None = None
+    known_hosts: str | None = None
 
     @property
     def emulated(self) -> bool:

@@ -1,20 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SmartOS nodes of a cloud, emulated or real."""
 
+import dataclasses
 import json
 import pathlib
 import urllib.parse
+from collections.abc import Collection
 from typing import Any
 
-from gate.cloud import model, services
+from gate.cloud import model, services, show
+
+
+@dataclasses.dataclass
+class Left:
+    """What was removed from a real node, and what stays there."""
+
+    vms: list[str]
+    images: list[str]
 
 
 def up(cloud: model.Cloud, node: model.Node) -> dict[str, Any]:
     """Bring a node up, if it is an emulated one; the [smartos] options that lead to it."""
     if not node.emulated:
-        return _real(node)
+        return reached(node)
     folder = folder_of(cloud, node)
-    ssh = ["--ssh", f"{model.HOST}:0"] if node.connection == "ssh" else []
+    known = folder / "node.json"
+    # a node that was down comes back where its nova-compute looks for it
+    address = json.loads(known.read_text())["ssh"] if known.is_file() else f"{model.HOST}:0"
+    ssh = ["--ssh", address] if node.connection == "ssh" else []
     tags = [word for tag in sorted({*cloud.networks.values()}) for word in ("--nic-tag", tag)]
     words = ["up", str(folder), "--name", node.host, "--speed", cloud.speed, *tags, *ssh]
     services.command(cloud, node.host, ["smartos-emulator", *words])
@@ -34,11 +47,55 @@ def up(cloud: model.Cloud, node: model.Node) -> dict[str, Any]:
 
 
 def down(cloud: model.Cloud) -> None:
-    """Power the emulated nodes off."""
+    """Power the emulated nodes off; take from the others what the cloud has left on them."""
+    if any(not node.emulated for node in cloud.nodes):
+        known = services.glance_images(cloud)
     for node in cloud.nodes:
         folder = folder_of(cloud, node)
         if node.emulated and (folder / "node.json").is_file():
             services.command(cloud, node.host, ["smartos-emulator", "down", str(folder)])
+        elif not node.emulated:
+            removed = clean(node, known or ())
+            what = f"{len(removed.vms)} VMs and {len(removed.images)} images"
+            show.say(f"Removed from {node.connection} what this cloud made: {what}")
+            if known is None:
+                show.say("Its images stay: the database that knows them does not answer")
+
+
+def clean(node: model.Node, glance_images: Collection[str]) -> Left:
+    """Remove the VMs and the images that this cloud has made on a real node, nothing else.
+
+    A VM is the cloud's if Nova's mark names its nova-compute, whose name no other cloud has; an
+    image is, if it came from one of the cloud's images in Glance.
+    """
+    # product code, which only the cloud's own environment has
+    from nova_smartos.operations import removal
+    from nova_smartos.smartos import errors
+    from nova_smartos.smartos import node as toolkit
+    from nova_smartos.translate import identity, manifest
+
+    options = reached(node)
+    removed = Left([], [])
+    with toolkit.Node.ssh(
+        options["node_address"],
+        port=options["node_port"],
+        user=options["node_user"],
+        key_file=options.get("key_file"),
+        known_hosts_file=options["known_hosts_file"],
+    ) as gz:
+        for vm in gz.vmadm.lookup():
+            mark = identity.of(vm)
+            if mark is not None and mark.host == node.host:
+                removal.remove(gz, vm)
+                removed.vms.append(vm.uuid)
+        for image in gz.imgadm.list():
+            if image.manifest.tags.get(manifest.TAG) in glance_images:
+                try:
+                    gz.imgadm.delete(image.manifest.uuid)
+                except errors.InvalidState:
+                    continue  # something that is not ours uses it
+                removed.images.append(image.manifest.uuid)
+    return removed
 
 
 def folder_of(cloud: model.Cloud, node: model.Node) -> pathlib.Path:
@@ -46,12 +103,14 @@ def folder_of(cloud: model.Cloud, node: model.Node) -> pathlib.Path:
     return cloud.base / "nodes" / node.host
 
 
-def _real(node: model.Node) -> dict[str, Any]:
+def reached(node: model.Node) -> dict[str, Any]:
+    """The [smartos] options that lead to a real node."""
     url = urllib.parse.urlsplit(node.connection)
     return {
         "connection": "ssh",
         "node_address": url.hostname,
         "node_port": url.port or 22,
         "node_user": url.username or "root",
-        "known_hosts_file": pathlib.Path("~/.ssh/known_hosts").expanduser(),
+        "known_hosts_file": node.known_hosts or pathlib.Path("~/.ssh/known_hosts").expanduser(),
+        **({"key_file": node.identity} if node.identity else {}),
     }

@@ -67,6 +67,14 @@ def start(
         )
 
 
+def kill(process: Process, number: signal.Signals) -> None:
+    """Send a process a signal, if it is still there."""
+    try:
+        os.kill(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
 def marked(cloud: model.Cloud, service: str) -> dict[str, str]:
     """The environment of a process that belongs to the cloud."""
     # setproctitle is not to write its title over the environment, where the mark is
@@ -89,27 +97,20 @@ def running(base: pathlib.Path) -> list[Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
-def stop(base: pathlib.Path) -> list[str]:
+def stop(base: pathlib.Path, seconds: float = _STOP_SECONDS) -> list[str]:
     """End every process of the cloud; the services that had to be killed."""
     killed: set[str] = set()
-    for number, seconds in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
-        until = time.monotonic() + seconds
+    for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, _KILL_SECONDS)):
+        until = time.monotonic() + patience
         signalled: set[int] = set()
         while (left := running(base)) and time.monotonic() < until:
             for process in left:
                 # also those that came since
                 if process.pid not in signalled:
-                    _send(process, number)
+                    kill(process, number)
                     signalled.add(process.pid)
                     killed |= {process.service} if number is signal.SIGKILL else set()
             time.sleep(0.1)
         if not left:
             return sorted(killed)
     raise TimeoutError(f"these processes do not end: {left}")
-
-
-def _send(process: Process, number: signal.Signals) -> None:
-    try:
-        os.kill(process.pid, number)
-    except ProcessLookupError:
-        return

@@ -12,8 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-
-import pymysql
+from typing import Any
 
 from gate.cloud import install, model, processes, show
 
@@ -59,6 +58,12 @@ def api(cloud: model.Cloud, service: str) -> None:
         },
     )
     ready(cloud, service, lambda: _answers(cloud.url(service)), process)
+
+
+def glance_images(cloud: model.Cloud) -> set[str] | None:
+    """The ids of all images that were ever in Glance; None when nobody can say."""
+    rows = _rows(cloud, "glance", "SELECT id FROM images")
+    return None if rows is None else {str(row[0]) for row in rows}
 
 
 def mariadb(cloud: model.Cloud) -> None:
@@ -112,20 +117,7 @@ def mariadb(cloud: model.Cloud) -> None:
         ],
     )
 
-    def there() -> bool:
-        try:
-            pymysql.connect(
-                host=model.HOST,
-                port=cloud.ports["mariadb"],
-                user="smartos",
-                password=cloud.password,
-                database=_DATABASES[-1],
-            ).close()
-        except pymysql.err.OperationalError:
-            return False
-        return True
-
-    ready(cloud, "mariadb", there, process)
+    ready(cloud, "mariadb", lambda: _rows(cloud, _DATABASES[-1], "SELECT 1"), process)
 
 
 def memcached(cloud: model.Cloud) -> None:
@@ -269,6 +261,24 @@ def _matters(lines: Sequence[str]) -> str:
     lines = [line.strip() for line in lines if line.strip()]
     telling = [line for line in lines if _MATTERS.search(line) and not _EMPTY.search(line)]
     return (telling or lines or ["it says nothing"])[-1]
+
+
+def _rows(cloud: model.Cloud, name: str, query: str) -> tuple[Any, ...] | None:
+    import pymysql
+
+    try:
+        with pymysql.connect(
+            host=model.HOST,
+            port=cloud.ports["mariadb"],
+            user="smartos",
+            password=cloud.password,
+            database=name,
+        ) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute(query)
+                return tuple(cursor.fetchall())
+    except pymysql.err.OperationalError:
+        return None
 
 
 def _says(port: int, question: bytes, answer: bytes) -> bool:

@@ -88,12 +88,24 @@ def _value(argument: Any) -> Any:
     return argument.result() if isinstance(argument, concurrent.futures.Future) else argument
 
 
+def compute(cloud: model.Cloud, host: str) -> None:
+    """Start the nova-compute of a node, and wait until Nova counts it as up."""
+    etc = cloud.base / "etc/nova-smartos"
+    name = f"nova-compute-{host}"
+    process = services.nova(cloud, "compute", etc / "network.conf", etc / f"{host}.conf", name=name)
+    _registered(cloud, "nova-compute", host, process)
+
+
+def node(cloud: model.Cloud, host: str) -> None:
+    """Power an emulated node on again, where it was."""
+    known = next(each for each in cloud.nodes if each.host == host)
+    nodes.up(cloud, known)
+
+
 def _compute(cloud: model.Cloud, node: model.Node, options: dict[str, Any]) -> None:
     trusted = {"trusted_image_owners": contents.project(cloud)}
-    path = files.compute(cloud, node, options | trusted)
-    network = cloud.base / "etc/nova-smartos/network.conf"
-    process = services.nova(cloud, "compute", network, path, name=f"nova-compute-{node.host}")
-    _registered(cloud, "nova-compute", node.host, process)
+    files.compute(cloud, node, options | trusted)
+    compute(cloud, node.host)
 
 
 def _conductor(cloud: model.Cloud) -> None:

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run suites on the cloud of $SMARTOS_CLOUD: python -m gate.suites SUITE ...; for `make gate`."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import yaml
+
+from gate import report, tempest_suite
+from gate.cloud import install, model, show
+
+
+def main(suites: list[str]) -> int:
+    """Run them, write the results, and say them."""
+    cloud = model.Cloud.load(pathlib.Path(os.environ["SMARTOS_CLOUD"]))
+    assert cloud is not None, "there is no cloud"
+    folder = cloud.base.parent
+    left_out = yaml.safe_load((install.ROOT / "gate/left-out.yaml").read_text())
+    good = True
+    for suite in suites:
+        junit = folder / f"{suite}.junit.xml"
+        if suite == "stories":
+            good &= _stories(junit)
+        else:
+            good &= tempest_suite.run(cloud, suite, left_out, junit)
+    summary = report.write(folder, left_out)
+    for suite in suites:
+        # a runner that died has written nothing
+        numbers = summary.get(suite, dict.fromkeys(("passed", "failed", "skipped", "seconds"), 0))
+        good &= numbers["passed"] > 0 and not numbers["failed"]
+        words = ", ".join(f"{numbers[each]:.0f} {each}" for each in ("passed", "failed", "skipped"))
+        print(f"{suite}: {words}, {numbers['seconds']:.0f} s")
+    show.say(f"The whole story: {folder / 'index.html'}")
+    return 0 if good else 1
+
+
+def _stories(junit: pathlib.Path) -> bool:
+    words = ["-m", "pytest", "-W", "default", "--junitxml", str(junit), "gate/stories"]
+    with show.step("stories"):
+        done = subprocess.run([sys.executable, *words], cwd=install.ROOT, check=False)
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

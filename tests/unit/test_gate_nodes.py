@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the gate takes from a real node afterwards, and what it does not touch."""
+
+import json
+
+from gate.cloud import model, nodes
+from nova_smartos.translate import identity, manifest
+from tests import emulated
+
+
+def test_only_what_the_cloud_made_is_removed() -> None:
+    mark = {"version": 1, "flavor": {}}
+    names = ("name", "display_name", "project_id", "user_id", "image_ref", "created_at")
+    mark |= dict.fromkeys(names, "")
+    with emulated.EmulatedNode("--ssh", "127.0.0.1:0", "--speed", "100") as place:
+        image = place.image("minimal")
+
+        def vm(**metadata: str) -> str:
+            payload = {"brand": "joyent-minimal", "image_uuid": image, "max_physical_memory": 64}
+            payload["internal_metadata"] = metadata
+            place.tool("vmadm", "create", payload=json.dumps(payload))
+            (uuid,) = set(place.tool("vmadm", "lookup").split()) - known
+            known.add(uuid)
+            return uuid
+
+        known: set[str] = set()
+        ours = vm(**{identity.KEY: json.dumps(mark | {"host": "smartos-cloud-1"})})
+        others = {
+            vm(**{identity.KEY: json.dumps(mark | {"host": "production"})}),
+            vm(**{identity.KEY: "smartos-cloud-1"}),
+            vm(),
+        }
+        ssh = place.facts()["ssh"]
+        node = model.Node(
+            "smartos-cloud-1",
+            f"ssh://{ssh['user']}@{ssh['host']}:{ssh['port']}",
+            ssh["identity"],
+            ssh["known_hosts"],
+        )
+        mine = _tagged_image(place, "glance-1")
+        _tagged_image(place, "glance-2")
+        removed = nodes.clean(node, {"glance-1"})
+        assert (removed.vms, removed.images) == ([ours], [mine])
+        assert set(place.tool("vmadm", "lookup").split()) == others
+        left = {each["manifest"]["uuid"] for each in json.loads(place.tool("imgadm", "list", "-j"))}
+        assert len(left) == 2 and mine not in left
+        assert nodes.clean(node, {"glance-1"}) == nodes.Left([], [])
+
+
+def _tagged_image(place: emulated.EmulatedNode, glance_id: str) -> str:
+    base = str(place.directory / glance_id)
+    uuid = place.command("image", "minimal", glance_id, "--output", base).strip()
+    path = place.directory / f"{glance_id}.imgmanifest"
+    document = json.loads(path.read_text())
+    document["tags"] = {manifest.TAG: glance_id}
+    path.write_text(json.dumps(document))
+    place.tool("imgadm", "install", "-q", "-m", str(path), "-f", f"{base}.zfs.gz")
+    return uuid
