@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-NODE ?= build/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help bench clean conformance conformance-node cover demo demo-down docs eventlet faults gate genconfig gendocs lint test
@@ -14,7 +13,7 @@ bench: $(VENV)/.bench ## run one benchmark: make bench NAME=emulator
 	$(BIN)/python -m bench $(NAME)
 
 clean: demo-down ## remove everything that was built, the virtual environment included
-	rm -rf $(VENV) .tox build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-cloud .tox build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 conformance: $(VENV)/.test ## compare with recorded answers: make conformance DATA=DIR
 	$(BIN)/python -m tests.conformance $(DATA)
@@ -25,11 +24,11 @@ conformance-node: $(VENV)/.test ## a node as the records suppose: make conforman
 cover: $(VENV)/.tox ## coverage of the product
 	$(BIN)/tox -q -e cover
 
-demo: $(VENV)/.test ## bring up an emulated node and use it
-	$(BIN)/python -m demo up $(NODE)
+demo: ## a real cloud on emulated nodes, and servers in it
+	$(PYTHON) -m demo up build/demo
 
-demo-down: ## stop the demo's node and remove it
-	@if [ -d $(NODE) ]; then $(BIN)/python -m demo down $(NODE); fi
+demo-down: ## stop the demo's cloud and remove it
+	@$(PYTHON) -m demo down build/demo
 
 docs: $(VENV)/.tox ## build the documents into build/html
 	$(BIN)/tox -q -e docs
@@ -40,11 +39,12 @@ eventlet: $(VENV)/.tox ## unit and contract tests under eventlet
 faults: $(VENV)/.test ## every fault at every node command: make faults ARGS="launch --jobs 4"
 	$(BIN)/python -m tests.faults $(ARGS)
 
-gate: $(VENV)/.tox ## real OpenStack services on an emulated node
-	$(BIN)/tox -q -e gate
+gate: ## user stories and Tempest on a real cloud: make gate ARGS="stories --keep"
+	$(PYTHON) -m gate $(ARGS)
 
-genconfig: $(VENV)/.test ## write etc/nova-smartos.conf.sample anew
+genconfig: $(VENV)/.test ## write etc/*.conf.sample anew
 	$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/nova-smartos.conf
+	$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/network.conf
 
 gendocs: $(VENV)/.test ## write anew what is made from code: doc/source/user and etc/metadefs
 	$(BIN)/python -m doc.properties
@@ -54,7 +54,7 @@ lint: $(VENV)/.tox ## format, lint, types, import rules, spelling
 	$(BIN)/tox -q -e pep8
 
 test: $(VENV)/.test ## all tests; ARGS="tests/unit -k zfs" for some
-	$(BIN)/python -m pytest $(or $(ARGS),-n 2)
+	$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist worksteal)
 
 # a virtual environment of our own, made anew when the packages we ask for change
 $(VENV)/.test: setup.cfg pyproject.toml

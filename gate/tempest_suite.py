@@ -84,7 +84,7 @@ def configure(cloud: model.Cloud) -> pathlib.Path:
 
 #: What zones can do: the images of the suite are zones.
 FEATURES = {
-    "resize": True,
+    "resize": False,
     "cold_migration": False,
     "live_migration": False,
     "pause": False,

@@ -4,7 +4,12 @@
 Each function takes the configuration object: not every service keeps its options in a global one.
 """
 
-from oslo_config import cfg
+import dataclasses
+import fnmatch
+import re
+from typing import Any
+
+from oslo_config import cfg, types
 from oslo_log import log
 
 from nova_smartos.smartos import node, transport
@@ -13,6 +18,74 @@ LOG = log.getLogger(__name__)
 # A name, not an OptGroup: one of those keeps values, and would carry them from one configuration
 # object to the next.
 GROUP = "smartos"
+#: The physical network of ports that name none.
+ANY_NETWORK = "*"
+
+_NIC_TAG = re.compile(r"[A-Za-z0-9_]+(?:/[0-9]+)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkMapping:
+    """One of [smartos]network_mappings: the nic tag of a physical network on some hosts."""
+
+    hosts: str
+    physical_network: str
+    nic_tag: str
+
+    @classmethod
+    def from_text(cls, text: str) -> "NetworkMapping":
+        """HOST_PATTERN:PHYSICAL_NETWORK:NIC_TAG"""
+        parts = [part.strip() for part in text.split(":")]
+        if len(parts) != 3 or not all(parts):
+            raise ValueError(f"{text!r} is not HOST_PATTERN:PHYSICAL_NETWORK:NIC_TAG")
+        if not _NIC_TAG.fullmatch(parts[2]):
+            raise ValueError(f"{text!r}: {parts[2]!r} is no nic tag")
+        return cls(*parts)
+
+    def __str__(self) -> str:
+        return f"{self.hosts}:{self.physical_network}:{self.nic_tag}"
+
+
+class _NetworkMappings(types.List):
+    """The type of an option; what it refuses, oslo.config reports with option, file and reason."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name="list of HOST_PATTERN:PHYSICAL_NETWORK:NIC_TAG")
+
+    def __call__(self, value: Any) -> list[NetworkMapping]:
+        # not the base class's way, which takes a comma for a part of what is wrong before it
+        texts = value.split(",") if isinstance(value, str) else value
+        found = [NetworkMapping.from_text(text) for text in map(str, texts) if text.strip()]
+        known: dict[tuple[str, str], NetworkMapping] = {}
+        for each in found:
+            first = known.setdefault((each.hosts, each.physical_network), each)
+            if first != each:
+                raise ValueError(f"{first} and {each} contradict each other")
+        return found
+
+
+#: What neutron-server and nova-compute both read: one file, named to both.
+NETWORK_OPTIONS = [
+    cfg.Opt(
+        "network_mappings",
+        type=_NetworkMappings(),
+        default=[],
+        help="Nic tags of nodes, as HOST_PATTERN:PHYSICAL_NETWORK:NIC_TAG, separated by commas: "
+        "node*:physnet1:external,node*:physnet2:storage. HOST_PATTERN is a shell's pattern for "
+        "the names of nova-compute services ([DEFAULT]host), of which Neutron's mechanism driver "
+        "smartos binds the ports; it leaves all other hosts to others. Of two entries for one host "
+        "and physical network the first counts. PHYSICAL_NETWORK * stands for ports that name "
+        "none, which are those of networks of type local: all of them are ONE wire on that tag, "
+        "whoever owns them. Without an entry nothing is bound, and a launch is refused.",
+    ),
+    cfg.BoolOpt(
+        "allow_unfiltered_ports",
+        default=False,
+        help="Bind ports that have security groups although nothing enforces them on SmartOS yet: "
+        "what the groups forbid gets through. Otherwise such a port is not bound, and its launch "
+        "fails. Ports without a security group, or with port security off, are always bound.",
+    ),
+]
 
 OPTIONS = [
     cfg.StrOpt(
@@ -85,15 +158,6 @@ OPTIONS = [
         "or * for all. The node's kernel reads such a stream with all its rights, so that whoever "
         "makes one must be trusted with the node. Raw disks need no trust.",
     ),
-    cfg.DictOpt(
-        "physical_networks",
-        default={},
-        help="Nic tags of the node by the names that Neutron gives to physical networks, for ports "
-        "whose binding names no nic tag: physnet1:external,physnet2:storage. The key * stands for "
-        "ports that name no physical network; without it, and for a physical network that is not "
-        "here, a launch is refused. A port whose binding names no VLAN sends untagged frames, so "
-        "a network of type vlan needs a mechanism driver that puts its VLAN into the binding.",
-    ),
 ]
 
 
@@ -124,11 +188,31 @@ def connect(conf: cfg.ConfigOpts) -> node.Node:
     )
 
 
+def list_network_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """What oslo-config-generator asks for, of the file that two services read."""
+    return [(GROUP, NETWORK_OPTIONS)]
+
+
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """What oslo-config-generator asks for."""
     return [(GROUP, OPTIONS)]
 
 
+def nic_tags(conf: cfg.ConfigOpts, host: str) -> dict[str, str]:
+    """The nic tags of a host by physical network. A wrong option is a cfg.ConfigFileValueError."""
+    found: dict[str, str] = {}
+    for each in conf[GROUP].network_mappings:
+        if fnmatch.fnmatchcase(host, each.hosts):
+            found.setdefault(each.physical_network, each.nic_tag)
+    return found
+
+
 def register(conf: cfg.ConfigOpts) -> None:
     """Add the [smartos] options to `conf`; adding them twice does no harm."""
     conf.register_opts(OPTIONS, group=GROUP)
+    register_network(conf)
+
+
+def register_network(conf: cfg.ConfigOpts) -> None:
+    """Add those of the [smartos] options that say which wire a port gets."""
+    conf.register_opts(NETWORK_OPTIONS, group=GROUP)

@@ -61,6 +61,8 @@ class SmartOSDriver(driver.ComputeDriver):
     def init_host(self, host):
         """Meet the node and learn what is on it."""
         self._served = host
+        tags = smartos_conf.nic_tags(CONF, host)
+        LOG.info("Nic tags by physical network: %s", tags or "none")
         self._node = smartos_conf.connect(CONF)
         with errors.translated():
             self._watch = watch.Watch(self._node, self._changed)
@@ -251,7 +253,7 @@ class SmartOSDriver(driver.ComputeDriver):
                 image_meta,
                 network_info=network_info,
                 password=rescue_password,
-                nic_tags=CONF[smartos_conf.GROUP].physical_networks,
+                nic_tags=smartos_conf.nic_tags(CONF, self._served),
             )
 
     def unrescue(self, context, instance):
@@ -289,7 +291,7 @@ class SmartOSDriver(driver.ComputeDriver):
             injected_files=injected_files,
             admin_password=admin_password,
             network_info=network_info,
-            nic_tags=CONF[smartos_conf.GROUP].physical_networks,
+            nic_tags=smartos_conf.nic_tags(CONF, self._served),
             host=self._served,
         )
 
@@ -361,7 +363,7 @@ class SmartOSDriver(driver.ComputeDriver):
         return {
             "network_info": network_info,
             "block_device_info": block_device_info,
-            "nic_tags": CONF[smartos_conf.GROUP].physical_networks,
+            "nic_tags": smartos_conf.nic_tags(CONF, self._served),
             "stop": functools.partial(power.stop, self._node, self._watch, instance, seconds),
         }
 
@@ -433,7 +435,7 @@ class SmartOSDriver(driver.ComputeDriver):
         network = interface.network(
             network_info,
             wanted=interface.asked(instance, instance.image_meta),
-            nic_tags=CONF[smartos_conf.GROUP].physical_networks,
+            nic_tags=smartos_conf.nic_tags(CONF, self._served),
         )
         return functools.partial(interface.repair, self._node, self._watch, instance, network)
 
@@ -547,7 +549,7 @@ class SmartOSDriver(driver.ComputeDriver):
                 instance,
                 vif,
                 wanted=interface.asked(instance, image_meta),
-                nic_tags=CONF[smartos_conf.GROUP].physical_networks,
+                nic_tags=smartos_conf.nic_tags(CONF, self._served),
             )
 
     def detach_interface(self, context, instance, vif):

@@ -41,9 +41,16 @@ def is_of_node(path: str) -> bool:
 
 
 def call(
-    directory: str | os.PathLike[str], argv: list[str], streams: tuple[int, int, int] = (0, 1, 2)
+    directory: str | os.PathLike[str],
+    argv: list[str],
+    streams: tuple[int, int, int] = (0, 1, 2),
+    *,
+    seconds: float | None = None,
 ) -> int:
-    """Run a tool on the node kept in `directory`; its exit status, negative for a signal."""
+    """Run a tool on the node kept in `directory`; its exit status, negative for a signal.
+
+    With `seconds` it is given up after so many, with a TimeoutError.
+    """
     try:
         connection = _connect(directory)
     except OSError as error:
@@ -51,6 +58,7 @@ def call(
         os.write(streams[2], message.encode("utf-8", "surrogateescape"))
         return NODE_DOWN
     with connection:
+        connection.settimeout(seconds)
         _hand_over(connection, argv, streams)
         answer = connection.recv(4, socket.MSG_WAITALL)
     status: int = struct.unpack("!i", answer)[0] if len(answer) == 4 else -signal.SIGKILL

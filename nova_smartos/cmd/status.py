@@ -77,6 +77,8 @@ def _check(find: Callable[["Checks"], Problems]) -> Callable[["Checks"], upgrade
             found = list(find(self))
         except Unreachable:
             found = [(Code.WARNING, "Not checked, since the node cannot be asked.")]
+        except cfg.ConfigFileValueError:
+            found = [(Code.WARNING, "Not checked, see the check of the configuration.")]
         except errors.SmartOSError as error:
             found = [(Code.FAILURE, f"The node cannot answer: {error}")]
         if not found:
@@ -146,13 +148,7 @@ class Checks(upgradecheck.UpgradeCommands):
     @_check
     def _configuration(self) -> Problems:
         options = self._conf[smartos_conf.GROUP]
-        if not options.physical_networks:
-            yield (
-                Code.WARNING,
-                "[smartos]physical_networks is empty: every launch with a port is refused unless "
-                "the port's binding names a nic tag. Name the node's nic tags, as in "
-                "physnet1:external, or *:external for ports of no physical network.",
-            )
+        yield from _mappings(self._conf)
         if not options.trusted_image_owners:
             yield (
                 Code.WARNING,
@@ -212,6 +208,7 @@ class Checks(upgradecheck.UpgradeCommands):
     def _tools(self) -> Problems:
         gz = self._gz
         questions: tuple[Callable[[], object], ...] = (
+            gz.dladm.show_link,
             gz.dladm.show_phys,
             gz.fwadm.list,
             gz.imgadm.list,
@@ -304,20 +301,32 @@ class Checks(upgradecheck.UpgradeCommands):
 
     @_check
     def _networks(self) -> Problems:
-        known = {tag.name for tag in self._gz.nictagadm.list()}
-        wanted = self._conf[smartos_conf.GROUP].physical_networks
-        for network, tag in sorted(wanted.items()):
-            if tag not in known:
+        gz = self._gz
+        known = {tag.name: tag for tag in gz.nictagadm.list()}
+        states = {link.link: link.state for link in gz.dladm.show_link()}
+        wanted = smartos_conf.nic_tags(self._conf, self._conf.host)
+        for network, name in sorted(wanted.items()):
+            # of an overlay's tag, RULE/NUMBER, the node knows the rule
+            tag = known.get(name.partition("/")[0])
+            if tag is None:
                 yield (
                     Code.FAILURE,
-                    f"[smartos]physical_networks gives {network} the nic tag {tag}, which the "
+                    f"[smartos]network_mappings gives {network} the nic tag {name}, which the "
                     f"node does not have (it has {', '.join(sorted(known))}): correct it, or run "
-                    f"nictagadm add {tag} MAC on the node.",
+                    f"nictagadm add {name} MAC on the node.",
                 )
-        for name, link in sorted(self._info.network_interfaces.items()):
-            used = sorted(set(link.nic_tags) & set(wanted.values()))
-            if used and link.status == "down":
-                yield Code.WARNING, f"The link {name} is down, which carries {', '.join(used)}."
+            elif tag.type in ("normal", "aggr") and states.get(tag.link or "") is None:
+                yield (
+                    Code.FAILURE,
+                    f"The nic tag {name} of {network} stands on {tag.mac or tag.link}, which no "
+                    f"link of the node is: see nictagadm list and dladm show-link on the node, "
+                    f"then run nictagadm update {name} MAC.",
+                )
+            elif states.get(tag.link or "") == "down":
+                yield (
+                    Code.WARNING,
+                    f"The link {tag.link} is down, which carries {name} of {network}.",
+                )
 
     @_check
     def _images(self) -> Problems:
@@ -401,6 +410,35 @@ class Checks(upgradecheck.UpgradeCommands):
         ("Inventory", _inventory),
         ("Placement", _placement),
     )
+
+
+def _mappings(conf: cfg.ConfigOpts) -> Problems:
+    """What the file that neutron-server reads as well says of this host."""
+    try:
+        tags = smartos_conf.nic_tags(conf, conf.host)
+    except cfg.ConfigFileValueError as error:
+        yield Code.FAILURE, f"{error}. Neither nova-compute nor neutron-server starts with it."
+        return
+    if not tags:
+        yield (
+            Code.WARNING,
+            f"[smartos]network_mappings names no nic tag for this host, {conf.host}: every launch "
+            "with a port is refused. Name the node's nic tags, as in "
+            f"{conf.host}:physnet1:external, in the file that neutron-server reads as well.",
+        )
+    if smartos_conf.ANY_NETWORK in tags:
+        yield (
+            Code.WARNING,
+            "[smartos]network_mappings names a nic tag for ports of no physical network, "
+            f"{tags[smartos_conf.ANY_NETWORK]}: all networks of type local are one wire there, "
+            "whoever owns them. Leave it out unless their owners trust each other.",
+        )
+    if conf[smartos_conf.GROUP].allow_unfiltered_ports:
+        yield (
+            Code.WARNING,
+            "[smartos]allow_unfiltered_ports is on: security groups on ports of this host do "
+            "nothing, and what they forbid gets through. Turn it off unless users know.",
+        )
 
 
 def _namesakes(info: sysinfo.Info, answer: Mapping[str, Any]) -> Problems:

@@ -21,7 +21,7 @@ from nova.network import model as network_model
 
 from nova_smartos.smartos import vms
 
-#: The key of [smartos]physical_networks for ports that name no physical network.
+#: The physical network in [smartos]network_mappings of ports that name none.
 ANY = "*"
 #: Most nics of one VM.
 MOST = 32
@@ -399,8 +399,8 @@ def _nic_tag(vif: _Vif, nic_tags: Mapping[str, str]) -> str:
             where = f"physical network {physical}" if physical else "no physical network"
             raise _fault(
                 vif,
-                f"no nic tag for {where}: name it in [smartos]physical_networks "
-                f"({physical or ANY}:TAG)",
+                f"no nic tag for {where}: name it in [smartos]network_mappings "
+                f"(HOST:{physical or ANY}:TAG)",
             )
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
         raise _fault(vif, f"{tag!r} is no nic tag")

@@ -83,6 +83,21 @@ class Image:
 
 
 @dataclasses.dataclass(frozen=True)
+class Volume:
+    """The volume of a disk, and the size that it is to have."""
+
+    name: str
+    size_mib: int
+    #: whether it has that, and reserves it
+    is_whole: bool
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """What gives it that size, all of it reserved, as zfs takes it."""
+        return {"volsize": str(self.size_mib * _MIB), "refreservation": "auto"}
+
+
+@dataclasses.dataclass(frozen=True)
 class Local:
     """The disks beside the root disk, which no image fills."""
 
@@ -191,6 +206,9 @@ def resized(
     if wanted.hvm:
         update |= _display(wanted)
         grown = _grown(vm, wanted, flavor, disks, keep=keep_grown)
+        if vm.brand != "bhyve":
+            # vmadm drops this without a word: volumes() are what zfs is to do
+            grown.pop("update_disks", None)
         room = grown.get("flexible_disk_size", 0)
         # vmadm changes disks first and gives them room last
         first = [{"flexible_disk_size": room}] if room > (vm.flexible_disk_size_mib or 0) else []
@@ -201,6 +219,44 @@ def resized(
     more = update["tmpfs"] > (vm.max_physical_memory_mib or 0)
     last = [{"tmpfs": update.pop("tmpfs")}] if more else []
     return [update | _folders(vm, wanted), *last]
+
+
+def volumes(
+    vm: vms.Vm,
+    wanted: specs.Specs,
+    flavor: flavors.Flavor,
+    *,
+    block_device_info: Mapping[str, Any] | None = None,
+    keep_grown: bool = False,
+) -> dict[str, int]:
+    """The volumes that a resize makes larger past vmadm, and their new sizes in bytes.
+
+    They are kvm's, whose disks vmadm gives no other size (vm/proptable.js). What vmadm itself does
+    with bhyve's is to set volsize (VM.js, resizeDisks), and zfs lets the reservation follow; above
+    kvm's volumes is no quota that would have to.
+    """
+    if vm.brand != "kvm":
+        return {}
+    grown = _grown(vm, wanted, flavor, local(flavor, block_device_info), keep=keep_grown)
+    datasets = {disk.path: disk.zfs_filesystem for disk in vm.disks}
+    found = {}
+    for each in grown.get("update_disks", []):
+        dataset = datasets[each["path"]]
+        if dataset is None:
+            raise _no_resize(f"there is no volume of disk {each['path']}")
+        found[dataset] = each["size"] * _MIB
+    return found
+
+
+def root_volume(vm: vms.Vm, flavor: flavors.Flavor) -> Volume | None:
+    """The volume of an HVM's own root disk, as large as it is and as its flavor says at least."""
+    disk = next((disk for disk in vm.disks if disk.boot), None)
+    if disk is None or disk.zfs_filesystem is None:
+        return None
+    now = math.ceil(disk.size_mib or 0)
+    size_mib = max(now, flavor.root_gb * _GIB_IN_MIB)
+    is_whole = now == size_mib and bool(disk.refreservation_mib)
+    return Volume(disk.zfs_filesystem, size_mib, is_whole)
 
 
 def untaken(vm: vms.Vm, update: Mapping[str, Any]) -> dict[str, Any]:
@@ -430,9 +486,6 @@ def _grown(
         if size > now:
             update["update_disks"].append({"path": disk.path, "size": size})
         total += size or now
-    if update["update_disks"] and wanted.brand != "bhyve":
-        # vmadm drops this without a word
-        raise _no_resize(f"the disks of brand {wanted.brand} do not grow")
     if (math.ceil(swap.size_mib or 0) if swap else 0) != disks.swap_mib:
         # what it holds is nobody's to keep
         update["remove_disks"] = [swap.path] if swap else []

@@ -141,6 +141,19 @@ def test_disks_change_while_stopped(target, create):
     assert len(target.node.vmadm.get(made).disks) == 1
 
 
+@pytest.mark.known("from source")
+def test_a_disk_of_kvm_grows_by_zfs(target, create):
+    """vmadm leaves a disk of kvm as large as it is; zfs grows it, and what it reserves."""
+    made = create("kvm", autoboot=False, disks=[{"size": 1024, "model": "virtio"}])
+    disk = target.node.vmadm.get(made).disks[0]
+    target.node.vmadm.update(made, {"update_disks": [{"path": disk.path, "size": 2048}]})
+    assert target.node.vmadm.get(made).disks[0].size_mib == 1024
+    target.node.zfs.set(disk.zfs_filesystem, {"volsize": str(2 << 30)})
+    grown = target.node.vmadm.get(made).disks[0]
+    assert grown.size_mib == 2048
+    assert grown.refreservation_mib >= 2048
+
+
 @pytest.mark.known("recorded")
 def test_validate(target):
     """validate says on stderr what is bad and what is missing, as JSON."""

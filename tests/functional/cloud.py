@@ -209,7 +209,7 @@ class Cloud(fixtures.Fixture):
 
     def _defaults(self) -> dict[str, Any]:
         known = CONF[smartos_conf.GROUP]
-        wanted = {"physical_networks": {"*": "external"}, "trusted_image_owners": ["*"]}
+        wanted = {"network_mappings": ["*:*:external"], "trusted_image_owners": ["*"]}
         return {name: wanted[name] for name in wanted if name in known} | self._options
 
     def restart_compute(self, host: str = "compute1") -> Any:

@@ -127,6 +127,31 @@ def test_a_rebuild_that_was_lost_on_its_way_has_not_happened(world: worlds.World
     assert world.node.tool("zlogin", server.instance.uuid, "cat /etc/motd").strip() != "old"
 
 
+def test_a_root_that_is_replaced_is_as_large_as_before(world: worlds.World) -> None:
+    """vmadm makes bhyve's new root as small as its image, and reserves nothing for it."""
+    server = launched(world, "disk")
+    (before,) = shown(world, server.instance.uuid)["disks"]
+    operations.rebuild_preserving(world, server)
+    after = shown(world, server.instance.uuid)
+    assert (after["state"], after["autoboot"]) == ("running", True)
+    (root,) = after["disks"]
+    sizes = {name: root[name] for name in ("size", "refreservation")}
+    assert sizes == {name: before[name] for name in sizes}
+    # an attempt that ends half-way keeps nobody from another one
+    with (
+        spoilt(world, "zfs set", faulty.Kind.HANGS),
+        pytest.raises(exception.HypervisorUnavailable),
+    ):
+        operations.rebuild_preserving(world, server)
+    (root,) = shown(world, server.instance.uuid)["disks"]
+    assert root["size"] < sizes["size"]
+    server.instance.task_state = None
+    operations.rebuild_preserving(world, server)
+    after = shown(world, server.instance.uuid)
+    assert after["state"] == "running"
+    assert {name: after["disks"][0][name] for name in sizes} == sizes
+
+
 def test_an_undo_leaves_a_vm_that_is_none_of_novas(world: worlds.World) -> None:
     server = world.server("zone", drive=True)
     zone = {"brand": "joyent", "uuid": server.instance.uuid, "quota": 5, "alias": "operators"}

@@ -129,10 +129,10 @@ def test_thirty_two_ports_and_not_one_more(cloud: cloud_module.Cloud) -> None:
 
 def test_a_port_without_a_nic_tag_is_refused_and_leaves_nothing(cloud: cloud_module.Cloud) -> None:
     port = cloud.port()
-    with option("physical_networks", {}, smartos_conf.GROUP):
+    with option("network_mappings", [], smartos_conf.GROUP):
         server = cloud.boot(networks=asked(port), wait="ERROR")
     said = server["fault"]["message"]
-    assert port in said and "[smartos]physical_networks" in said
+    assert port in said and "[smartos]network_mappings" in said
     assert server["id"] not in cloud.vms()
     cloud.delete(server)
 
@@ -208,7 +208,7 @@ def test_an_attach_that_is_refused_leaves_server_and_port_as_they_were(
 ) -> None:
     first, second = cloud.port(), cloud.port()
     server = cloud.boot(networks=asked(first))
-    with option("physical_networks", {}, smartos_conf.GROUP):
+    with option("network_mappings", [], smartos_conf.GROUP):
         with pytest.raises(cloud_module.Refused):
             attach(cloud, server, second)
     assert attached(cloud, server) == [first]

@@ -73,14 +73,19 @@ def test_a_revert_takes_everything_back(cloud: cloud_module.Cloud) -> None:
     cloud.delete(server)
 
 
-def test_a_machine_changes_while_it_is_down(cloud: cloud_module.Cloud) -> None:
-    server = cloud.boot("disk", flavor=cloud.flavor(vcpus=1, ram=512, disk=1, swap=64))
+@pytest.mark.parametrize("brand", ["bhyve", "kvm"])
+def test_a_machine_changes_while_it_is_down(cloud: cloud_module.Cloud, brand: str) -> None:
+    specs = {"smartos:brand": brand}
+    small = cloud.flavor(vcpus=1, ram=512, disk=1, swap=64, specs=specs)
+    server = cloud.boot("disk", flavor=small)
     before = cloud.vm(server)
-    resize(cloud, server, vcpus=2, ram=1024, disk=2, swap=128)
+    assert before["brand"] == brand
+    resize(cloud, server, vcpus=2, ram=1024, disk=2, swap=128, specs=specs)
     vm = cloud.vm(server)
     assert (vm["state"], vm["autoboot"]) == ("running", True)
     assert (vm["vcpus"], vm["ram"]) == (2, 1024)
     assert [disk["size"] for disk in vm["disks"]] == [2048, 128]
+    assert all(disk["refreservation"] >= disk["size"] for disk in vm["disks"])
     assert vm["zoneid"] != before["zoneid"]
     cloud.act(server, "revertResize")
     cloud.wait(server)

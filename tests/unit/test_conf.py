@@ -117,11 +117,86 @@ def test_the_log_names_the_node(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["SmartOS node: 192.0.2.7 as nova"]
 
 
-def test_the_sample_file_is_up_to_date(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "sample"),
+    [("nova-smartos.conf", "nova-smartos.conf.sample"), ("network.conf", "network.conf.sample")],
+)
+def test_the_sample_files_are_up_to_date(config: str, sample: str, tmp_path: pathlib.Path) -> None:
     """When this fails, run `make genconfig`."""
-    sample = tmp_path / "sample"
-    config = ROOT / "etc/oslo-config-generator/nova-smartos.conf"
+    path = ROOT / "etc/oslo-config-generator" / config
     code = "from oslo_config import generator; generator.main()"
-    words = ["--config-file", str(config), "--output-file", str(sample)]
+    words = ["--config-file", str(path), "--output-file", str(tmp_path / sample)]
     subprocess.run([sys.executable, "-c", code, *words], check=True, timeout=60, cwd=ROOT)
-    assert (ROOT / "etc/nova-smartos.conf.sample").read_text() == sample.read_text()
+    assert (ROOT / "etc" / sample).read_text() == (tmp_path / sample).read_text()
+
+
+# The nic tags of hosts
+
+
+MAPPINGS = "node1:physnet1:first, node*:physnet1:external,\n node*:physnet2:storage,*:*:rule/7"
+
+
+@pytest.mark.parametrize(
+    ("host", "tags"),
+    [
+        ("node1", {"physnet1": "first", "physnet2": "storage", "*": "rule/7"}),
+        ("node12", {"physnet1": "external", "physnet2": "storage", "*": "rule/7"}),
+        ("Node12", {"*": "rule/7"}),
+        ("anode1", {"*": "rule/7"}),
+        ("", {"*": "rule/7"}),
+    ],
+)
+def test_a_host_has_the_nic_tags_of_its_patterns(
+    host: str, tags: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    assert smartos_conf.nic_tags(read(tmp_path, MAPPINGS), host) == tags
+
+
+def read(folder: pathlib.Path, mappings: str) -> cfg.ConfigOpts:
+    """The options as neutron-server has them, from the file that nova-compute reads as well."""
+    path = folder / "network.conf"
+    path.write_text(f"[smartos]\nnetwork_mappings = {mappings}\n")
+    conf = cfg.ConfigOpts()
+    smartos_conf.register_network(conf)
+    conf(["--config-file", str(path)], project="neutron")
+    return conf
+
+
+def test_without_mappings_no_host_has_nic_tags(tmp_path: pathlib.Path) -> None:
+    for mappings in ("", "node1:physnet1:external"):
+        assert smartos_conf.nic_tags(read(tmp_path, mappings), "node2") == {}
+
+
+@pytest.mark.parametrize(
+    ("mappings", "reason"),
+    [
+        ("physnet1:external", "'physnet1:external' is not HOST_PATTERN:"),
+        ("a:b:c,node1,*:physnet1:external", "'node1' is not HOST_PATTERN:"),
+        ("node1:physnet1:external:7", "'node1:physnet1:external:7' is not HOST_PATTERN:"),
+        ("node1::external", "'node1::external' is not HOST_PATTERN:"),
+        (":physnet1:external", "':physnet1:external' is not HOST_PATTERN:"),
+        ("node1:physnet1:", "'node1:physnet1:' is not HOST_PATTERN:"),
+        ("node1:physnet1:a b", "'a b' is no nic tag"),
+        ("node1:physnet1:-l", "'-l' is no nic tag"),
+        ("*:p:a,node1:p:b,*:p:c", "\\*:p:a and \\*:p:c contradict each other"),
+    ],
+)
+def test_mappings_that_are_none_are_refused_by_name_file_and_reason(
+    mappings: str, reason: str, tmp_path: pathlib.Path
+) -> None:
+    conf = read(tmp_path, mappings)
+    with pytest.raises(cfg.ConfigFileValueError, match=f"network_mappings.*network.conf.*{reason}"):
+        smartos_conf.nic_tags(conf, "node9")
+
+
+def test_one_mapping_twice_is_one(tmp_path: pathlib.Path) -> None:
+    conf = read(tmp_path, "*:p:a,*:p:a")
+    assert smartos_conf.nic_tags(conf, "node1") == {"p": "a"}
+
+
+def test_mappings_can_be_given_as_they_are_kept() -> None:
+    with Options(network_mappings=["*:p:a", "b:q:c"]) as options:
+        kept = options.conf.smartos.network_mappings
+        assert [str(each) for each in kept] == ["*:p:a", "b:q:c"]
+        with Options(network_mappings=kept) as other:
+            assert other.conf.smartos.network_mappings == kept

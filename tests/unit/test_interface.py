@@ -298,7 +298,7 @@ def test_the_flavor_gives_to_an_attached_nic_what_it_gives_to_all(
 @pytest.mark.parametrize(
     "added, tags, text",
     [
-        (port(9), {}, "physical_networks"),
+        (port(9), {}, "network_mappings"),
         (port(9), {"physnet1": "nowhere"}, "nowhere"),
         (port(9, type="binding_failed"), TAGS, "binding_failed"),
         (port(9, mtu=9001), TAGS, "9001"),

@@ -201,7 +201,7 @@ def test_without_a_nic_tag_the_fault_names_port_and_option(
 ) -> None:
     port = vif(physical=physical)
     said = refusal(port, nic_tags=tags)
-    assert port["id"] in said and "[smartos]physical_networks" in said and text in said
+    assert port["id"] in said and "[smartos]network_mappings" in said and text in said
 
 
 @pytest.mark.parametrize("tag", ["", "a b", "x;reboot", "../x", 7, "a/b", "tag\n"])

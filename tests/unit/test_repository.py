@@ -14,9 +14,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 FOLDERS = (
     "nova_smartos",
     "ceilometer_plugin",
+    "neutron_plugin",
     "smartos_emulator",
     "bench",
     "demo",
+    "devstack",
     "gate",
     "tests",
     "doc",
@@ -67,7 +69,7 @@ def test_every_folder_of_the_product_is_a_declared_package() -> None:
     declared = {folders.get(name, name.replace(".", "/")) for name in packages}
     there = {
         str(path.parent.relative_to(ROOT))
-        for name in ("nova_smartos", "ceilometer_plugin", "smartos_emulator", "dtrace_scripts")
+        for name in (*FOLDERS[:4], "dtrace_scripts")
         for path in (ROOT / name).rglob("__init__.py")
     }
     assert declared == there
@@ -77,7 +79,7 @@ def test_declared_packages_are_used() -> None:
     """What `pip install` brings is imported somewhere in the product."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    product = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in FOLDERS[:2]]
+    product = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in FOLDERS[:3]]
     text = "\n".join(path.read_text() for path in product)
     names = re.findall(r"^([\w.]+)", setup["options"]["install_requires"], re.MULTILINE)
     for name in names:

@@ -20,8 +20,10 @@ import pytest
 pytest.importorskip("nova", reason="missing: nova; pip install 'nova-smartos[functional]'")
 
 import nova.conf
+from oslo_config import cfg
 
 from nova_smartos import conf as smartos_conf
+from nova_smartos import driver
 from nova_smartos.cmd import status
 from tests import emulated
 
@@ -91,7 +93,7 @@ class Site:
             "state_path": str(folder / "state"),
         }
         self.smartos = {
-            "physical_networks": "physnet1:external",
+            "network_mappings": "compute*:physnet1:external",
             "trusted_image_owners": "8d4f1a2b",
             "tool_path": place.tools,
         }
@@ -225,7 +227,10 @@ def test_a_release_that_nobody_tested(site: Site, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("group", "option", "value", "said"),
     [
-        ("smartos", "physical_networks", "", "every launch with a port is refused"),
+        ("smartos", "network_mappings", "", "every launch with a port is refused"),
+        ("smartos", "network_mappings", "node9:physnet1:external", "this host, compute1"),
+        ("smartos", "network_mappings", "*:*:external", "networks of type local are one wire"),
+        ("smartos", "allow_unfiltered_ports", "true", "security groups on ports of this host"),
         ("smartos", "trusted_image_owners", "", "images for zones are refused"),
         ("smartos", "trusted_image_owners", "*", "crafted ZFS stream"),
         ("nova", "vif_plugging_timeout", "0", "before Neutron has wired"),
@@ -412,20 +417,85 @@ def test_an_identity_that_is_none(site: Site) -> None:
     assert site.info["UUID"] in site.says("Identity", Code.FAILURE)
 
 
+def test_network_mappings_that_are_none(site: Site) -> None:
+    site.smartos["network_mappings"] = "compute*:external"
+    found = site.ask("Configuration", "Connection", "Networks")
+    code, said = found["Configuration"]
+    assert code == Code.FAILURE
+    assert "'compute*:external' is not HOST_PATTERN:PHYSICAL_NETWORK:NIC_TAG" in said
+    assert str(site.folder / "nova.conf") in said
+    assert found["Networks"] == (
+        Code.WARNING,
+        "Not checked, see the check of the configuration.",
+    )
+
+
+@locally
+def test_nova_compute_does_not_start_with_mappings_that_are_none(site: Site) -> None:
+    site.smartos["network_mappings"] = "compute*:external"
+    smartos = driver.SmartOSDriver(None)
+    CONF(["--config-file", str(site.config())], project="nova")
+    try:
+        with pytest.raises(cfg.ConfigFileValueError, match="'compute.:external' is not HOST_"):
+            smartos.init_host("compute1")
+    finally:
+        CONF.reset()
+
+
 def test_a_nic_tag_that_the_node_does_not_have(site: Site) -> None:
-    site.smartos["physical_networks"] = "physnet1:external,physnet2:storage"
+    site.smartos["network_mappings"] += ",*:physnet2:storage,node9:physnet3:other"
     said = site.says("Networks", Code.FAILURE)
     assert "nictagadm add storage" in said
     assert "physnet1" not in said
+    assert "physnet3" not in said
+
+
+def test_nic_tags_over_an_etherstub_and_an_overlay(site: Site) -> None:
+    listed = site.place.tool("nictagadm", "list", "-p", "-d", ",")
+    listed += "stub0,-,-,etherstub\nsdc_overlay,-,-,overlay rule\n"
+    site.smartos["network_mappings"] += ",*:physnet2:stub0,*:physnet3:sdc_overlay/7"
+    with site.fault("nictagadm", "--status", "0", "--stdout", listed):
+        assert site.ask("Connection", "Networks")["Networks"] == (Code.SUCCESS, "")
+
+
+LINKS = "show-link -p -o link,class,mtu,state,over".split()
+
+
+def under(site: Site) -> str:
+    """The link under the nic tag external."""
+    listed = site.place.tool("nictagadm", "list", "-p", "-d", ",")
+    (row,) = [line.split(",") for line in listed.splitlines() if line.startswith("external,")]
+    return row[2]
 
 
 def test_a_link_that_is_down(site: Site) -> None:
-    links = {
-        name: link | ({"Link Status": "down"} if "external" in link["NIC Names"] else {})
-        for name, link in site.info["Network Interfaces"].items()
-    }
-    with site.told(Network_Interfaces=links):
-        assert "carries external" in site.says("Networks", Code.WARNING)
+    link = under(site)
+    shown = site.place.tool("dladm", *LINKS)
+    changed = re.sub(rf"(?m)^({link}:phys:\d+):up:", r"\1:down:", shown)
+    assert changed != shown
+    with site.fault("dladm", "--status", "0", "--stdout", changed):
+        said = site.says("Networks", Code.WARNING)
+    assert f"{link} is down, which carries external of physnet1" in said
+
+
+@pytest.mark.parametrize("state", ["up", "down"])
+def test_an_aggregation(state: str, site: Site) -> None:
+    shown = site.place.tool("dladm", *LINKS) + f"aggr0:aggr:1500:{state}:e1000g0 e1000g1\n"
+    tags = site.place.tool("nictagadm", "list", "-p", "-d", ",") + "back,-,aggr0,aggr\n"
+    site.smartos["network_mappings"] = "*:physnet1:back"
+    with site.fault("dladm", "--status", "0", "--stdout", shown):
+        with site.fault("nictagadm", "--status", "0", "--stdout", tags):
+            code, said = site.ask("Connection", "Networks")["Networks"]
+    assert code == (Code.SUCCESS if state == "up" else Code.WARNING)
+    assert ("aggr0 is down" in said) == (state == "down")
+
+
+def test_a_link_that_is_gone(site: Site) -> None:
+    link = under(site)
+    shown = site.place.tool("dladm", *LINKS)
+    left = "".join(f"{row}\n" for row in shown.splitlines() if not row.startswith(f"{link}:"))
+    with site.fault("dladm", "--status", "0", "--stdout", left):
+        assert "which no link of the node is" in site.says("Networks", Code.FAILURE)
 
 
 def test_an_image_that_nothing_can_be_made_of(site: Site) -> None:

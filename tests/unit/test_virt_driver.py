@@ -19,6 +19,7 @@ from tests.functional import cloud, images
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import nova.test
+    from nova import objects
     from nova.tests.unit import utils as nova_utils
     from nova.tests.unit.virt import test_virt_drivers
 
@@ -58,7 +59,7 @@ class TestSmartOSDriver(test_virt_drivers._VirtDriverTestCase, nova.test.TestCas
         super().setUp()
         self.flags(host=HOST)
         options = {**cloud.connection(_node), "trusted_image_owners": ["*"]}
-        options["physical_networks"] = {"*": "external"}
+        options["network_mappings"] = ["*:*:external"]
         for name, value in options.items():
             cloud.CONF.set_override(name, value, smartos_conf.GROUP)
         self.image_service = self.useFixture(images.Glance(self))
@@ -86,6 +87,10 @@ class TestSmartOSDriver(test_virt_drivers._VirtDriverTestCase, nova.test.TestCas
             return made
 
         self.stub_out("nova.tests.unit.utils.get_test_instance", instance)
+        if self._testMethodName in ("test_rescue", "test_unrescue_rescued_instance"):
+            # these name no image, as Nova itself always does
+            named = objects.ImageMeta.from_dict(self.image_service.show(None, IMAGE))
+            self.stub_out("nova.objects.ImageMeta.from_dict", lambda *_: named)
 
     def _clean(self) -> None:
         self.connection.cleanup_host(HOST)
