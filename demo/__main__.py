@@ -96,7 +96,8 @@ class Demo:
         """Make a small image of a kind, and register it as an operator would."""
         kind = {"disk": "zvol"}.get(name, name)
         base = self.folder / name
-        run([self._bin() / "smartos-emulator", "image", kind, f"demo-{name}", "--output", base])
+        words = ["image", kind, f"demo-{name}", "--output", str(base)]
+        subprocess.run([self._bin() / "smartos-emulator", *words], check=True, capture_output=True)
         manifest = json.loads(base.with_suffix(".imgmanifest").read_text())
         wanted = {"smartos_image_type": manifest["type"]}
         if "image_size" in manifest:

@@ -11,7 +11,7 @@ import sys
 from gate.cloud import install
 
 FOLDER = install.ROOT / "build/gate"
-SUITES = ("stories", "tempest.api.compute")
+SUITES = ("stories", "tempest.api.compute", "tempest.api.compute.kvm")
 
 
 def main(words: list[str]) -> int:

@@ -57,6 +57,8 @@ class SmartOSDriver(driver.ComputeDriver):
         super().__init__(virtapi)
         smartos_conf.register(CONF)
         self._locks = locks.Locks()
+        #: launches that found the node away: Nova deletes them at once, before it tries another
+        self._not_begun: set[str] = set()
 
     def init_host(self, host):
         """Meet the node and learn what is on it."""
@@ -121,6 +123,7 @@ class SmartOSDriver(driver.ComputeDriver):
             errors.translated(instance.uuid, image_id=instance.image_ref),
             self._locks.hold(instance.uuid),
         ):
+            self._not_begun.discard(instance.uuid)
             try:
                 planned = self._plan(
                     instance, image_meta, injected_files, admin_password, network_info
@@ -139,6 +142,10 @@ class SmartOSDriver(driver.ComputeDriver):
                     power_on=power_on,
                 )
                 self._consoles.record(self._watch.heard(instance.uuid))
+            except build.NotBegun:
+                if self._watch.heard(instance.uuid) is None:
+                    self._not_begun.add(instance.uuid)
+                raise
             except exception.VirtualInterfaceCreateException as error:
                 # Nova replaces the reason of this one by a sentence that says nothing
                 raise exception.BuildAbortException(
@@ -156,6 +163,11 @@ class SmartOSDriver(driver.ComputeDriver):
     ):
         """Delete the VM and all that is its own; one that is gone is success."""
         with errors.still_there(), self._locks.hold(instance.uuid):
+            if instance.uuid in self._not_begun:
+                # the node may still be away, and after an error here Nova tries no other
+                self._not_begun.discard(instance.uuid)
+                LOG.info("Its launch did not begin: there is no VM", instance=instance)
+                return
             reverts = instance.task_state == task_states.RESIZE_REVERTING
             if reverts and resize.in_place(context, instance):
                 # what Nova takes for the other one of two VMs is the only one

@@ -59,8 +59,12 @@ def call(
         return NODE_DOWN
     with connection:
         connection.settimeout(seconds)
-        _hand_over(connection, argv, streams)
-        answer = connection.recv(4, socket.MSG_WAITALL)
+        try:
+            _hand_over(connection, argv, streams)
+            answer = connection.recv(4, socket.MSG_WAITALL)
+        except (BrokenPipeError, ConnectionResetError):
+            # the node went down, and with it the tool
+            answer = b""
     status: int = struct.unpack("!i", answer)[0] if len(answer) == 4 else -signal.SIGKILL
     return status
 

@@ -119,7 +119,12 @@ class Console:
         if self._hvm:
             self.terminal.show("Booting from Hard Disk...\nLinux version 6.1.0\n")
         else:
-            self.terminal.show(f"SunOS Release 5.11 Version joyent_{self._node.config.platform}\n")
+            version = f"joyent_{self._node.config.platform}"
+            self.terminal.show(
+                f"SunOS Release 5.11 Version {version} 64-bit\n"
+                "Copyright (c) 2010-2026 the owners of SmartOS. All rights reserved.\n"
+                f"Hostname: {self._node.zones.hostname(self._name)}\n"
+            )
 
     def ready(self) -> None:
         self.terminal.ready(self._node.zones.hostname(self._name))

@@ -40,7 +40,7 @@ def up(options: argparse.Namespace) -> None:
         show.say(f"Starting a cloud in {base}")
         with show.step("all of it"):
             up_module.up(cloud)
-    show.say(f"Use it:  {_line()} exec openstack server list")
+    show.say(f"Use it:  {_line(base)} exec openstack server list")
 
 
 def down(options: argparse.Namespace) -> None:
@@ -103,7 +103,7 @@ def execute(options: argparse.Namespace) -> None:
 def _cloud(options: argparse.Namespace) -> model.Cloud:
     cloud = model.Cloud.load(options.directory)
     if cloud is None:
-        raise services.Failed(f"there is no cloud in {options.directory}: {_line()} up")
+        raise services.Failed(f"there is no cloud here: {_line(options.directory)} up")
     return cloud
 
 
@@ -117,8 +117,10 @@ def _expected(cloud: model.Cloud) -> list[str]:
     return sorted([*apis, *others, *emulated, *computes, *proxies])
 
 
-def _line() -> str:
-    return os.path.relpath(install.ROOT / "gate/smartos-cloud")
+def _line(base: pathlib.Path) -> str:
+    """How the command is called for a folder."""
+    script = os.path.relpath(install.ROOT / "gate/smartos-cloud")
+    return f"{script} -d {os.path.relpath(base)}"
 
 
 def _measured(cloud: model.Cloud, seconds: float) -> dict[str, Any]:

@@ -196,6 +196,8 @@ def nova(cloud: model.Cloud) -> Sections:
         "conductor": {"workers": 1},
         "scheduler": {"workers": 1},
         "filter_scheduler": {
+            # several boots at once would all choose the first of equals
+            "shuffle_best_same_weighed_hosts": True,
             "enabled_filters": ",".join(
                 f"{name}Filter"
                 for name in (
@@ -207,7 +209,7 @@ def nova(cloud: model.Cloud) -> Sections:
                     "SameHost",
                     "DifferentHost",
                 )
-            )
+            ),
         },
         "quota": dict.fromkeys(("instances", "cores", "ram", "server_groups", "key_pairs"), -1),
         "vnc": consoles(cloud, "novncproxy", "/vnc_lite.html"),

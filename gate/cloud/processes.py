@@ -8,6 +8,7 @@ goes with them, however `up` ended.
 import dataclasses
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
@@ -82,18 +83,25 @@ def marked(cloud: model.Cloud, service: str) -> dict[str, str]:
 
 
 def running(base: pathlib.Path) -> list[Process]:
-    """The processes of the cloud in a folder, those of services first started first."""
+    """The processes of the cloud in a folder."""
     found = []
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "environ").read_bytes().split(b"\0")
+            title = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
         except OSError:  # it has ended, or is another user's
             continue
         values = dict(word.partition(b"=")[::2] for word in words)
         if values.get(_CLOUD.encode()) == os.fsencode(base):
-            found.append(
-                Process(int(folder.name), os.fsdecode(values.get(_SERVICE.encode(), b"?")))
-            )
+            service = os.fsdecode(values.get(_SERVICE.encode(), b"?"))
+        elif match := re.match(
+            rb"sshd: .* -f %b/nodes/([^/ ]+)/" % re.escape(os.fsencode(base)), title
+        ):
+            # sshd writes over its environment, but names a configuration that lies in a node
+            service = os.fsdecode(match[1])
+        else:
+            continue
+        found.append(Process(int(folder.name), service))
     return sorted(found, key=lambda process: process.pid)
 
 

@@ -60,6 +60,13 @@ def api(cloud: model.Cloud, service: str) -> None:
     ready(cloud, service, lambda: _answers(cloud.url(service)), process)
 
 
+def compute_reports(cloud: model.Cloud, host: str) -> int:
+    """How often a nova-compute has said that it is up; it begins when it knows its node."""
+    query = "SELECT report_count FROM services WHERE host = %s AND topic = 'compute'"
+    rows = _rows(cloud, "nova", query, host)
+    return int(rows[0][0]) if rows else 0
+
+
 def glance_images(cloud: model.Cloud) -> set[str] | None:
     """The ids of all images that were ever in Glance; None when nobody can say."""
     rows = _rows(cloud, "glance", "SELECT id FROM images")
@@ -263,7 +270,7 @@ def _matters(lines: Sequence[str]) -> str:
     return (telling or lines or ["it says nothing"])[-1]
 
 
-def _rows(cloud: model.Cloud, name: str, query: str) -> tuple[Any, ...] | None:
+def _rows(cloud: model.Cloud, name: str, query: str, *values: str) -> tuple[Any, ...] | None:
     import pymysql
 
     try:
@@ -275,7 +282,7 @@ def _rows(cloud: model.Cloud, name: str, query: str) -> tuple[Any, ...] | None:
             database=name,
         ) as connection:
             with connection.cursor() as cursor:
-                cursor.execute(query)
+                cursor.execute(query, values)
                 return tuple(cursor.fetchall())
     except pymysql.err.OperationalError:
         return None

@@ -89,11 +89,12 @@ def _value(argument: Any) -> Any:
 
 
 def compute(cloud: model.Cloud, host: str) -> None:
-    """Start the nova-compute of a node, and wait until Nova counts it as up."""
+    """Start the nova-compute of a node, and wait until it has met its node and says so."""
     etc = cloud.base / "etc/nova-smartos"
     name = f"nova-compute-{host}"
+    before = services.compute_reports(cloud, host)
     process = services.nova(cloud, "compute", etc / "network.conf", etc / f"{host}.conf", name=name)
-    _registered(cloud, "nova-compute", host, process)
+    services.ready(cloud, name, lambda: services.compute_reports(cloud, host) > before, process)
 
 
 def node(cloud: model.Cloud, host: str) -> None:
@@ -110,12 +111,12 @@ def _compute(cloud: model.Cloud, node: model.Node, options: dict[str, Any]) -> N
 
 def _conductor(cloud: model.Cloud) -> None:
     process = services.nova(cloud, "conductor", cloud.base / "etc/nova/database.conf")
-    _registered(cloud, "nova-conductor", None, process)
+    _registered(cloud, "nova-conductor", process)
 
 
 def _scheduler(cloud: model.Cloud) -> None:
     process = services.nova(cloud, "scheduler", cloud.base / "etc/nova/database.conf")
-    _registered(cloud, "nova-scheduler", None, process)
+    _registered(cloud, "nova-scheduler", process)
 
 
 def _proxy(cloud: model.Cloud, proxy: str) -> None:
@@ -123,13 +124,11 @@ def _proxy(cloud: model.Cloud, proxy: str) -> None:
     services.ready(cloud, f"nova-{proxy}", lambda: services.listens(cloud, proxy), process)
 
 
-def _registered(cloud: model.Cloud, binary: str, host: str | None, process: Any) -> None:
+def _registered(cloud: model.Cloud, binary: str, process: Any) -> None:
     """Wait until Nova counts a service as up."""
     compute = contents.connect(cloud).compute
 
     def up() -> bool:
-        found = [each for each in compute.services(binary=binary) if host in (None, each.host)]
-        return any(each.state == "up" for each in found)
+        return any(each.state == "up" for each in compute.services(binary=binary))
 
-    name = binary if host is None else f"{binary}-{host}"
-    services.ready(cloud, name, up, process)
+    services.ready(cloud, binary, up, process)

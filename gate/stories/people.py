@@ -49,8 +49,8 @@ class Person:
 
         def settled() -> Any:
             shown = self.compute.get_server(server.id)
-            if shown.status == "ERROR" != status:
-                raise Failed((shown.fault or {}).get("message", "no fault"))
+            if shown.status == "ERROR" != status and shown.fault:
+                raise Failed(shown.fault["message"])
             return shown if shown.status == status and not shown.task_state else None
 
         return until(settled, f"{server.name} to be {status}")

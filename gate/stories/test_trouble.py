@@ -79,13 +79,16 @@ def test_a_node_is_lost_and_found(
     server = anna.boot()
     host = admin.compute.get_server(server.id).hypervisor_hostname
     people.emulator(emulated, "down", host)
-    # a node that does not answer is no reason to think that its servers are gone
-    anna.compute.stop_server(server)
-    people.until(lambda: not anna.compute.get_server(server.id).task_state, "the stop to end")
-    assert anna.compute.get_server(server.id).status in ("ACTIVE", "ERROR")
-    other = anna.boot()
-    assert admin.compute.get_server(other.id).hypervisor_hostname != host
-    up_module.node(emulated, host)
+    try:
+        # a node that does not answer is no reason to think that its servers are gone
+        anna.compute.stop_server(server)
+        people.until(lambda: not anna.compute.get_server(server.id).task_state, "the stop to end")
+        assert anna.compute.get_server(server.id).status in ("ACTIVE", "ERROR")
+        # and others boot elsewhere
+        other = anna.boot()
+        assert admin.compute.get_server(other.id).hypervisor_hostname != host
+    finally:
+        up_module.node(emulated, host)
     assert server.id in people.vms(emulated, host)
     anna.delete(server)
     assert server.id not in people.vms(emulated, host)

@@ -7,6 +7,7 @@ failed launch removes what the node then shows, a successful one asks the guest.
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,11 +27,17 @@ LOG = log.getLogger(__name__)
 # A lost connection does not end the vmadm that it carried: how long it may need to show what it
 # makes, or that it has deleted.
 APPEAR_SECONDS = 30.0
+# Between two looks whether it still works.
+LOOK_SECONDS = 2.0
 #: Brands whose root vmadm replaces.
 REPROVISIONED = frozenset({"bhyve", "joyent", "joyent-minimal", "lx"})
 # States that a VM reaches when it is whole, and has its mark if it is Nova's.
 _AT_WORK = frozenset({vms.State.RUNNING, vms.State.STOPPED})
 _UNFINISHED = frozenset({vms.State.CONFIGURED, vms.State.INCOMPLETE, vms.State.PROVISIONING})
+
+
+class NotBegun(errors.NotStarted):
+    """The node did not answer before the VM was asked for: there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,20 +129,27 @@ def spawn(
     as_wanted = _is_running if power_on else _is_stopped
     with contextlib.ExitStack() as undo, known.changing(instance.uuid, as_wanted):
         undo.callback(_remove, gz, known, instance.uuid, planned.guest.tree is not None)
-        if planned.guest.tree is not None:
-            guest.place_tree(gz, planned.guest.tree)
         with interface.plugged(virtapi, instance, network_info, boots=power_on):
             try:
-                document = create()
+                if planned.guest.tree is not None:
+                    guest.place_tree(gz, planned.guest.tree)
+                try:
+                    document = create()
+                except errors.InvalidPayload as error:
+                    if error.code != "Image":
+                        raise
+                    # somebody has deleted it behind our back
+                    document = create()
             except errors.AlreadyExists:
                 # another attempt's, which may be under way: not ours to remove
                 undo.pop_all()
                 raise
-            except errors.InvalidPayload as error:
-                if error.code != "Image":
+            except errors.NotStarted as error:
+                if planned.guest.tree is not None:
+                    # whose files may be there
                     raise
-                # somebody has deleted it behind our back
-                document = create()
+                undo.pop_all()
+                raise NotBegun(error.message, argv=error.argv, retryable=error.retryable) from error
             if planned.guest.drive is not None:
                 guest.place_drive(gz, document, planned.guest.drive)
                 if power_on:
@@ -184,10 +198,18 @@ def reprovision(
     planned: Plan,
     base: payload.Image,
 ) -> None:
-    """Replace the root, and tell the new guest what it is to know; nics and data stay [2]."""
+    """Replace the root, and tell the new guest what it is to know; nics and data stay [3, or 5].
+
+    bhyve's new root is as small as its image, with nothing reserved for it (VM.js,
+    reprovisionBhyve): it gets the old one's size before the guest boots.
+    """
     vm = known.get(instance.uuid)
+    root = payload.root_volume(vm, instance.flavor)
+    name = vm.zfs_filesystem if root is None else root.name
+    if name is None:
+        raise errors.InvalidState(f"VM {vm.uuid} has no root to replace", code="Dataset")
     # vmadm boots the new guest only of a VM that is to come up with the node
-    told = {**metadata.changes(vm, planned.guest), "autoboot": True}
+    told = {**metadata.changes(vm, planned.guest), "autoboot": root is None}
     told["set_internal_metadata"] = {
         **told.get("set_internal_metadata", {}),
         **planned.mark,
@@ -196,11 +218,19 @@ def reprovision(
         gz.vmadm.update(vm.uuid, told)
         if planned.guest.tree is not None:
             guest.place_tree(gz, planned.guest.tree)
+        if root is not None and not root.is_whole:
+            # an attempt has ended half-way, and vmadm takes no image larger than what it left
+            gz.zfs.set(root.name, root.properties)
+        old = gz.zfs.get(name, "guid")
         try:
             gz.vmadm.reprovision(vm.uuid, base.uuid)
         except errors.OutcomeUnknown as error:
-            if not _is_reprovisioned(known, error, vm, base):
+            boots = root is None
+            if not _is_reprovisioned(gz, known, error, vm.uuid, name, old, boots=boots):
                 raise
+        if root is not None:
+            gz.zfs.set(root.name, root.properties)
+            gz.vmadm.start(vm.uuid)
         if not vm.hvm:
             guest.check_provisioned(gz, vm.uuid)
 
@@ -241,27 +271,31 @@ def _create(gz: node.Node, known: watch.Watch, document: Mapping[str, Any]) -> N
 
 
 def _is_reprovisioned(
-    known: watch.Watch, error: errors.OutcomeUnknown, before: vms.Vm, base: payload.Image
+    gz: node.Node,
+    known: watch.Watch,
+    error: errors.OutcomeUnknown,
+    uuid: str,
+    root: str,
+    old: Mapping[str, str | None],
+    *,
+    boots: bool,
 ) -> bool:
-    """Whether the VM runs on a new root. The image alone does not tell: it may be the old one."""
+    """Whether the VM has a new root, once the vmadm that goes on without us has come to its end.
 
-    def begun(now: vms.Vm | None) -> bool:
-        return now is None or not _is_made(now) or now.zoneid != before.zoneid
-
-    def done(now: vms.Vm | None) -> bool:
-        return (
-            _is_running(now)
-            and now is not None
-            and now.zoneid != before.zoneid
-            and base.uuid in _images(now)
-        )
-
-    def ended(now: vms.Vm | None) -> bool:
-        return now is None or now.state == vms.State.FAILED or done(now)
-
-    if not begun(_outcome(known, error, before.uuid, begun, APPEAR_SECONDS)):
-        return False
-    return done(_outcome(known, error, before.uuid, ended, vmadm.PROVISION_SECONDS))
+    Its image does not tell, which may be the old one, nor does a boot, which may be the node's.
+    """
+    LOG.warning("VM %s: %s; looking what becomes of it", uuid, error)
+    end = time.monotonic() + vmadm.PROVISION_SECONDS
+    try:
+        while time.monotonic() < end and any(each.changes for each in gz.ps.list()):
+            time.sleep(LOOK_SECONDS)
+        if gz.zfs.get(root, "guid") == old:
+            return False
+        if boots:
+            return _is_running(known.wait(uuid, _is_made, vmadm.PROVISION_SECONDS))
+        return _is_stopped(known.get(uuid, fresh=True))
+    except errors.SmartOSError as another:
+        raise error from another
 
 
 def _delete(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
@@ -271,7 +305,10 @@ def _delete(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
         left = _outcome(known, error, vm.uuid, lambda left: left is None, APPEAR_SECONDS)
         if left is not None:
             raise
-        guest.remove_drive(gz, vm)
+        try:
+            guest.remove_drive(gz, vm)
+        except errors.SmartOSError as again:
+            raise error from again
 
 
 def _outcome(
@@ -287,10 +324,6 @@ def _outcome(
         return known.wait(uuid, wanted, seconds)
     except errors.SmartOSError as another:
         raise error from another
-
-
-def _images(vm: vms.Vm) -> set[str | None]:
-    return {vm.image_uuid, *(disk.image_uuid for disk in vm.disks)}
 
 
 def _is_running(vm: vms.Vm | None) -> bool:

@@ -46,7 +46,9 @@ def begin(
             _check_sizes(instance.flavor, flavor)
             vm = known.get(instance.uuid, fresh=True)
             wanted = _wanted(vm, instance, flavor)
-            payload.resized(vm, wanted, flavor, block_device_info=_listed(block_device_info))
+            listed = _listed(block_device_info)
+            payload.resized(vm, wanted, flavor, block_device_info=listed)
+            payload.volumes(vm, wanted, flavor, block_device_info=listed)
     except exception.NovaException as error:
         # as Nova wants it from those who have done nothing yet: the instance is as it was
         raise exception.InstanceFaultRollback(error) from error
@@ -71,27 +73,30 @@ def change(
     if vm.hvm and vm.state != vms.State.STOPPED:
         stop()
     wanted = _wanted(vm, instance, flavor)
+    disks: dict[str, Any] = {
+        "block_device_info": _listed(block_device_info),
+        "keep_grown": keep_grown,
+    }
     network = nic.network(
         network_info, brand=vm.brand, model=wanted.values.get("nic_model"), nic_tags=nic_tags
     )
 
     def update_all(vm: vms.Vm) -> vms.Vm:
-        updates = payload.resized(
-            vm,
-            wanted,
-            flavor,
-            block_device_info=_listed(block_device_info),
-            keep_grown=keep_grown,
-        )
+        updates = payload.resized(vm, wanted, flavor, **disks)
         # together with the disks, for it tells which of them is swap
         updates[-1 if vm.hvm else 0]["set_internal_metadata"] = identity.mark(instance, flavor)
         nics = nic.differences(vm, payload.wired(wanted, network))
+        # first, for it is what may find no room
+        for dataset, size_bytes in payload.volumes(vm, wanted, flavor, **disks).items():
+            gz.zfs.set(dataset, {"volsize": str(size_bytes)})
         for update in [*updates, *([nics] if nics else [])]:
             gz.vmadm.update(vm.uuid, update)
         now = known.get(vm.uuid, fresh=True)
         missing = [name for update in updates for name in payload.untaken(now, update)]
         if missing:
             raise errors.OutputError(f"vmadm update has not taken {', '.join(sorted(missing))}")
+        if short := payload.volumes(now, wanted, flavor, **disks):
+            raise errors.OutputError(f"zfs set has not made {', '.join(sorted(short))} larger")
         return now
 
     with known.changing(vm.uuid):

@@ -85,7 +85,10 @@ def run_all(name: str) -> list[cases.Outcome]:
     """All cases of one operation: first those of its own commands, then of those that follow."""
     operation = operations.OPERATIONS[name]
     world = _world()
-    steps = cases.trace(world, operation)
+    try:
+        steps = cases.trace(world, operation)
+    except AssertionError as error:
+        raise AssertionError(f"{name}, without any fault: {error}") from error
     done = [_told(cases.run(world, case)) for case in cases.cases(name, steps)]
     after = list(cases.cases_after(done, set(steps)))
     return done + [_told(cases.run(world, case)) for case in after]
@@ -101,16 +104,20 @@ def _told(outcome: cases.Outcome) -> cases.Outcome:
 
 def _pool(jobs: int, names: list[str]) -> Iterable[list[cases.Outcome]]:
     # the longest first, so that no process is left alone with one at the end
-    ordered = sorted(names, key=lambda name: ("import" not in name, name != "restart"))
+    long = ("resize", "rescue", "import", "restart", "cache", "preserving", "drive")
+    ordered = sorted(names, key=lambda name: [word not in name for word in long])
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = [pool.submit(run_all, name) for name in ordered]
-        for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
-            found = future.result()
-            print(
-                f"{number}/{len(names)} {found[0].case.operation}: {len(found)} cases", flush=True
-            )
-            yield found
+        futures = {pool.submit(run_all, name): name for name in ordered}
+        try:
+            for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
+                found = future.result()
+                print(f"{number}/{len(names)} {futures[future]}: {len(found)} cases", flush=True)
+                yield found
+        except BaseException:
+            # an operation that does not work even without a fault
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _world() -> worlds.World:

@@ -36,7 +36,7 @@ class Operation:
     """One of Nova's operations on one kind of server.
 
     `prepare` brings a server that exists in Nova alone into the state before it; `wanted` is the
-    power state after it, None for a VM that is gone.
+    power state after it, None for a VM that is gone. A `silent` one needs no command of the node.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Operation:
     act: Act
     wanted: int | None
     launches: bool = False
+    silent: bool = False
 
     def server(self, world: worlds.World) -> worlds.Server:
         """A server in the state before."""
@@ -80,10 +81,22 @@ class Operation:
         state = world.driver.get_info(server.instance, use_cache=False).state
         if state != self.wanted:
             return f"power state {state} instead of {self.wanted}; the VM is {vm.state}"
+        if server.instance.vm_state == vm_states.RESCUED:
+            # its nics, and whether it boots with the node, are those of what stands in for it
+            return ""
+        if vm.autoboot != (self.wanted != OFF):
+            return f"the power state is {state}, but autoboot is {vm.autoboot}"
+        memory, flavor = vm.ram_mib or vm.max_physical_memory_mib, server.instance.flavor
+        if memory != flavor.memory_mb:
+            return f"it has {memory} MiB of memory, its flavor {flavor.memory_mb}"
+        root_gib = vm.disks[0].size_mib / 1024 if vm.disks else vm.quota_gib
+        if root_gib < flavor.root_gb:
+            return f"its root has {root_gib} GiB, its flavor's {flavor.root_gb}"
+        if server.root and server.root == _root(world, server):
+            return "it has its old root"
         macs = {nic.mac for nic in vm.nics}
         told = {vif["address"] for vif in server.network}
-        rescued = server.instance.vm_state == vm_states.RESCUED
-        return "" if macs == told or rescued else f"its nics are {macs}, Nova's are {told}"
+        return "" if macs == told else f"its nics are {macs}, Nova's are {told}"
 
 
 def spawn(world: worlds.World, server: worlds.Server) -> None:
@@ -106,6 +119,12 @@ def launch(world: worlds.World, server: worlds.Server) -> None:
     world.launched(server)
 
 
+def delete(world: worlds.World, server: worlds.Server) -> None:
+    """The user's deletion, whatever was under way."""
+    _task(server, task_states.DELETING)
+    destroy(world, server)
+
+
 def destroy(world: worlds.World, server: worlds.Server) -> None:
     """ComputeManager ends an instance, or cleans up after a failed build."""
     world.driver.destroy(world.context, server.instance, server.network, {})
@@ -122,6 +141,28 @@ def start(world: worlds.World, server: worlds.Server) -> None:
 
 def soft_reboot(world: worlds.World, server: worlds.Server) -> None:
     world.driver.reboot(world.context, server.instance, server.network, "SOFT")
+
+
+def soft_delete(world: worlds.World, server: worlds.Server) -> None:
+    world.driver.soft_delete(server.instance)
+    server.instance.vm_state = vm_states.SOFT_DELETED
+    server.instance.save()
+
+
+def restore(world: worlds.World, server: worlds.Server) -> None:
+    world.driver.restore(server.instance)
+    server.instance.vm_state = vm_states.ACTIVE
+    server.instance.save()
+
+
+def resume_on_boot(world: worlds.World, server: worlds.Server) -> None:
+    """nova-compute starts after its node has booted, and Nova has the instance as running."""
+    world.driver.resume_state_on_host_boot(world.context, server.instance, server.network, [], {})
+
+
+def cache_image(world: worlds.World, server: worlds.Server) -> None:
+    """Bring an image that nobody boots yet."""
+    world.driver.cache_image(world.context, server.image.id)
 
 
 def hard_reboot(world: worlds.World, server: worlds.Server) -> None:
@@ -163,6 +204,7 @@ def detach(world: worlds.World, server: worlds.Server) -> None:
 
 def rebuild(world: worlds.World, server: worlds.Server) -> None:
     """Rebuild: the driver's way if it has one, else Nova's own."""
+    server.root = server.root or _root(world, server)
     try:
         _rebuild(world, server, preserve=False)
     except NotImplementedError:
@@ -173,8 +215,19 @@ def rebuild(world: worlds.World, server: worlds.Server) -> None:
 
 def rebuild_preserving(world: worlds.World, server: worlds.Server) -> None:
     """Rebuild, and keep ephemeral data."""
+    server.root = server.root or _root(world, server)
     _rebuild(world, server, preserve=True)
     _task(server, None)
+
+
+def _root(world: worlds.World, server: worlds.Server) -> str:
+    """What tells the root from every other, of whatever image; "" if there is no VM."""
+    try:
+        vm = world.gz.vmadm.get(server.instance.uuid)
+    except errors.NotFound:
+        return ""
+    name = vm.disks[0].zfs_filesystem if vm.disks else vm.zfs_filesystem
+    return str(world.gz.zfs.get(name, "guid")["guid"])
 
 
 def _rebuild(world: worlds.World, server: worlds.Server, *, preserve: bool) -> None:
@@ -196,7 +249,7 @@ def _rebuild(world: worlds.World, server: worlds.Server, *, preserve: bool) -> N
 
 
 def resize(world: worlds.World, server: worlds.Server) -> None:
-    """Resize on the same host, to its end."""
+    """Resize on the same host, until it waits for the user's word."""
     migration = world.resized(server)
     instance, network = server.instance, server.network
     flavor = instance.new_flavor
@@ -208,7 +261,30 @@ def resize(world: worlds.World, server: worlds.Server) -> None:
     world.driver.finish_migration(
         world.context, migration, instance, "[]", network, server.image, True, {}, {}, True
     )
-    world.driver.confirm_migration(world.context, migration, instance, network)
+    instance.vm_state = vm_states.RESIZED
+    instance.save()
+
+
+def confirm_resize(world: worlds.World, server: worlds.Server) -> None:
+    """The user's yes."""
+    instance = server.instance
+    world.driver.confirm_migration(world.context, world.migration(server), instance, server.network)
+    instance.vm_state = vm_states.ACTIVE
+    instance.save()
+
+
+def revert_resize(world: worlds.World, server: worlds.Server) -> None:
+    """The user's no: ComputeManager deletes what it takes for another VM, and goes back."""
+    instance, network = server.instance, server.network
+    _task(server, task_states.RESIZE_REVERTING)
+    destroy(world, server)
+    instance.flavor = instance.old_flavor
+    instance.save()
+    world.driver.finish_revert_migration(
+        world.context, instance, network, world.migration(server), {}, True
+    )
+    instance.vm_state = vm_states.ACTIVE
+    _task(server, None)
 
 
 def rescue(world: worlds.World, server: worlds.Server) -> None:
@@ -245,6 +321,7 @@ LX = Guest("lx", "lx")
 BHYVE = Guest("bhyve", "disk")
 KVM = Guest("kvm", "disk", {"smartos:brand": "kvm"})
 GUESTS = (ZONE, MINIMAL, LX, BHYVE, KVM)
+HELD = Guest("held", "zone", {"smartos:indestructible_zoneroot": "true"})
 ON = power_state.RUNNING
 OFF = power_state.SHUTDOWN
 
@@ -260,9 +337,11 @@ def _all() -> Iterator[Operation]:
         for guest in guests:
             name = f"launch-{guest.name}{suffix}"
             yield Operation(name, guest, (), launch, ON, launches=True)
-    for guest in (*GUESTS, driven[0]):
+    for guest in (*GUESTS, HELD, driven[0]):
         name = f"delete-{guest.name}{'-drive' if guest.drive else ''}"
-        yield Operation(name, guest, (launch,), destroy, None)
+        yield Operation(name, guest, (launch,), delete, None)
+    for guest in (ZONE, BHYVE):
+        yield Operation(f"delete-rescued-{guest.name}", guest, (launch, rescue), delete, None)
     for guest in (ZONE, LX, BHYVE, KVM):
         up = (launch,)
         yield Operation(f"stop-{guest.name}", guest, up, stop, OFF)
@@ -273,6 +352,13 @@ def _all() -> Iterator[Operation]:
         yield Operation(f"detach-{guest.name}", _two_ports(guest), up, detach, ON)
         yield Operation(f"rebuild-{guest.name}", guest, up, rebuild, ON)
         yield Operation(f"resize-{guest.name}", guest, up, resize, ON)
+        large = (launch, resize)
+        yield Operation(
+            f"confirm-resize-{guest.name}", guest, large, confirm_resize, ON, silent=True
+        )
+        yield Operation(f"revert-resize-{guest.name}", guest, large, revert_resize, ON)
+        yield Operation(f"soft-delete-{guest.name}", guest, up, soft_delete, OFF)
+        yield Operation(f"restore-{guest.name}", guest, (launch, soft_delete), restore, ON)
         yield Operation(f"rescue-{guest.name}", guest, up, rescue, ON)
         yield Operation(f"unrescue-{guest.name}", guest, (launch, rescue), unrescue, ON)
     for guest in (ZONE, LX, BHYVE):
@@ -285,6 +371,8 @@ def _all() -> Iterator[Operation]:
         yield Operation(f"crash-dump-{guest.name}", guest, (launch,), crash_dump, ON)
     yield Operation("pause-kvm", KVM, (launch,), pause, power_state.PAUSED)
     yield Operation("unpause-kvm", KVM, (launch, pause), unpause, ON)
+    yield Operation("resume-on-boot-zone", ZONE, (launch, stop), resume_on_boot, ON)
+    yield Operation("cache-image", imported[0], (), cache_image, None)
     yield Operation("restart", ZONE, (launch,), restart, ON)
 
 

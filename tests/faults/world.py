@@ -34,7 +34,6 @@ from nova_smartos import conf as smartos_conf
 from nova_smartos import driver as driver_module
 from nova_smartos.operations import build, interface, power, reconcile, watch
 from nova_smartos.smartos import node as node_module
-from nova_smartos.smartos import transport
 from smartos_emulator import cli
 
 QUIET = openstack.QUIET
@@ -43,6 +42,7 @@ PROJECT = "1" * 32
 #: How long the driver waits for a node: the emulated one's clock runs faster, its own does not.
 HURRIED = {
     (build, "APPEAR_SECONDS"): 0.3,
+    (build, "LOOK_SECONDS"): 0.1,
     (interface, "SETTLE_SECONDS"): 0.3,
     (power, "_WAY_SECONDS"): 2.0,
     (power, "_LOOK_SECONDS"): 0.3,
@@ -75,6 +75,8 @@ class Server:
     instance: Any
     image: Any
     network: Any
+    #: what ZFS calls the root that a rebuild is to replace
+    root: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +107,8 @@ class World(fixtures.Fixture):
         # whom the metadata service asks for security groups
         self.scaffold.useFixture(cloud.nova_fixtures.NeutronFixture(self.scaffold))
         self.context = nova_context.get_admin_context()
-        self.gz = node_module.Node.local(tool_path=self.node.tools)
-        self.addCleanup(self.gz.close)
-        carrier = transport.Local(tool_path=self.node.tools)
+        carrier = faulty.Direct(self.node.directory, self.node.tools)
+        self.gz = node_module.Node(carrier)
         self.transport = faulty.Faulty(carrier, self.act_on_node)
         self.driver: Any = None
         self._images: dict[str, str] = {}
@@ -131,7 +132,7 @@ class World(fixtures.Fixture):
         self.scaffold.flags(host=HOST, state_path=str(state))
         self.scaffold.flags(vif_plugging_timeout=5, shutdown_timeout=2)
         options = {**cloud.connection(self.node), "trusted_image_owners": ["*"]}
-        options["physical_networks"] = {"*": "external"}
+        options["network_mappings"] = ["*:*:external"]
         for name, value in options.items():
             cloud.CONF.set_override(name, value, smartos_conf.GROUP)
         self.scaffold.stub_out("nova_smartos.conf.connect", self._connect)
@@ -279,7 +280,9 @@ class World(fixtures.Fixture):
         self.connect(instance, network)
         return Server(instance, image, network)
 
-    def flavor(self, *, memory_mb: int = 256, specs: Mapping[str, str] | None = None) -> Any:
+    def flavor(
+        self, *, memory_mb: int = 256, root_gb: int = 10, specs: Mapping[str, str] | None = None
+    ) -> Any:
         """A flavor that Nova knows."""
         name = f"nst-{next(self._numbers)}"
         flavor = objects.Flavor(
@@ -288,7 +291,7 @@ class World(fixtures.Fixture):
             flavorid=name,
             memory_mb=memory_mb,
             vcpus=1,
-            root_gb=10,
+            root_gb=root_gb,
             ephemeral_gb=0,
             swap=0,
             rxtx_factor=1.0,
@@ -305,7 +308,7 @@ class World(fixtures.Fixture):
         if instance.migration_context is None:
             instance.old_flavor = instance.flavor
             instance.new_flavor = self.flavor(
-                memory_mb=512, specs=dict(instance.flavor.extra_specs)
+                memory_mb=512, root_gb=11, specs=dict(instance.flavor.extra_specs)
             )
             migration = objects.Migration(
                 self.context,
@@ -323,7 +326,12 @@ class World(fixtures.Fixture):
             )
         instance.flavor = instance.old_flavor
         instance.save()
-        return objects.Migration.get_by_id(self.context, instance.migration_context.migration_id)
+        return self.migration(server)
+
+    def migration(self, server: Server) -> Any:
+        """The migration that a resize has begun."""
+        migration_id = server.instance.migration_context.migration_id
+        return objects.Migration.get_by_id(self.context, migration_id)
 
     def _system_metadata(self, image: Any) -> dict[str, str]:
         properties = self.glance.show(None, image.id)["properties"]

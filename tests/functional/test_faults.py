@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nova_smartos.operations import reconcile
+from nova_smartos.operations import build, interface, reconcile
 from tests import waits
 from tests.functional import cloud as cloud_module
 from tests.functional import test_life
@@ -25,7 +25,12 @@ Act = Callable[[cloud_module.Cloud, dict[str, Any]], None]
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[cloud_module.Cloud]:
-    with cloud_module.Cloud(over_ssh=True) as cloud:
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        # how long a lost command may go on; the node's own clock runs faster
+        patch.setattr(build, "APPEAR_SECONDS", 3.0)
+        patch.setattr(interface, "SETTLE_SECONDS", 3.0)
+        cloud = stack.enter_context(cloud_module.Cloud(over_ssh=True))
         # the image is there, so that a launch is one command
         cloud.delete(cloud.boot("zone"))
         yield cloud

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several operations on one server at once: one right result, and nothing left."""
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent import futures
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import waits
+from tests import emulated, waits
 from tests.functional import cloud as cloud_module
 
 with cloud_module.warnings.catch_warnings():
@@ -23,6 +24,27 @@ pytestmark = cloud_module.QUIET
 def cloud() -> Iterator[cloud_module.Cloud]:
     with cloud_module.Cloud(flags={("quota", "instances"): -1, ("quota", "cores"): -1}) as cloud:
         yield cloud
+
+
+def test_a_boot_leaves_a_node_that_is_lost() -> None:
+    with cloud_module.Cloud(over_ssh=True) as cloud:
+        lost = cloud.node
+        cloud.add_compute("compute2")
+        image, flavor = cloud.image(), cloud.flavor()
+        lost.command("down", str(lost.directory))
+        try:
+            servers = [cloud.boot(image=image, flavor=flavor) for _ in range(2)]
+        finally:
+            lost.command("up", str(lost.directory), "--ssh", f"127.0.0.1:{ssh_port(lost)}")
+        assert {cloud.show(each)["OS-EXT-SRV-ATTR:host"] for each in servers} == {"compute2"}
+        assert set(cloud.vms("compute2")) == {each["id"] for each in servers}
+        assert cloud.vms("compute1") == []
+
+
+def ssh_port(node: emulated.EmulatedNode) -> str:
+    """The port that a node has served SSH on, up or not."""
+    config = json.loads((node.directory / "node.json").read_text())
+    return str(config["ssh"]).rpartition(":")[2]
 
 
 @pytest.fixture

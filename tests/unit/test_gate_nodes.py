@@ -2,8 +2,12 @@
 """What the gate takes from a real node afterwards, and what it does not touch."""
 
 import json
+import os
+import pathlib
+import signal
+import socket
 
-from gate.cloud import model, nodes
+from gate.cloud import model, nodes, processes, services
 from nova_smartos.translate import identity, manifest
 from tests import emulated
 
@@ -45,6 +49,25 @@ def test_only_what_the_cloud_made_is_removed() -> None:
         left = {each["manifest"]["uuid"] for each in json.loads(place.tool("imgadm", "list", "-j"))}
         assert len(left) == 2 and mine not in left
         assert nodes.clean(node, {"glance-1"}) == nodes.Left([], [])
+
+
+def test_a_node_that_was_killed_leaves_nothing(tmp_path: pathlib.Path) -> None:
+    node = model.Node("node1", "ssh")
+    cloud = model.Cloud.plan(
+        tmp_path, sets=frozenset(), nodes=[node], speed="100", networks={"public": "external"}
+    )
+    cloud.folder("logs")
+    address = nodes.up(cloud, node)
+    status = services.command(
+        cloud, "node1", ["smartos-emulator", "status", str(nodes.folder_of(cloud, node)), "--json"]
+    )
+    try:
+        os.kill(json.loads(status)["pid"], signal.SIGKILL)
+    finally:
+        nodes.down(cloud)
+        processes.stop(tmp_path)
+    with socket.socket() as sock:
+        assert sock.connect_ex((address["node_address"], address["node_port"])) != 0
 
 
 def _tagged_image(place: emulated.EmulatedNode, glance_id: str) -> str:
