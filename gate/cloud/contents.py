@@ -73,7 +73,6 @@ def networks(cloud: model.Cloud) -> None:
             name="public",
             is_router_external=True,
             is_default=True,
-            is_shared=True,
             provider_network_type="flat",
             provider_physical_network=files.PUBLIC,
         )
