@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what runs, and what it costs")
     status.add_argument("--json", action="store_true", help="for programs")
     status.add_argument(
-        "--seconds", type=float, default=1.0, help="measure processor time this long (default 1)"
+        "--seconds",
+        type=float,
+        help="measure processor time this long (default 1, with --json a minute)",
     )
     logs = commands.add_parser("logs", help="show a service's log, or which there are")
     logs.add_argument("service", nargs="?")

@@ -60,7 +60,7 @@ def down(options: argparse.Namespace) -> None:
 def status(options: argparse.Namespace) -> int:
     """Say what runs and what it costs."""
     cloud = _cloud(options)
-    found = _measured(cloud, options.seconds)
+    found = _measured(cloud, options.seconds or (60.0 if options.json else 1.0))
     if options.json:
         print(json.dumps(found, indent=2))
     else:
