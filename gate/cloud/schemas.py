@@ -3,7 +3,7 @@
 
 import os
 
-from gate.cloud import files, model, services, show
+from gate.cloud import model, services, show
 
 
 def glance(cloud: model.Cloud) -> None:
@@ -45,8 +45,7 @@ def neutron(cloud: model.Cloud) -> None:
 def nova(cloud: model.Cloud) -> None:
     with show.step("nova: tables and cells"):
         nova_manage(cloud, "api_db", "sync")
-        cell0 = str(files.database(cloud, "nova_cell0")["connection"])
-        nova_manage(cloud, "cell_v2", "map_cell0", "--database_connection", cell0)
+        nova_manage(cloud, "cell_v2", "map_cell0")
         nova_manage(cloud, "cell_v2", "create_cell", "--name", "cell1")
         nova_manage(cloud, "db", "sync")
 

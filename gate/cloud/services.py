@@ -17,7 +17,9 @@ from typing import Any
 from gate.cloud import install, model, processes, show
 
 BIN = pathlib.Path(sys.executable).parent
+#: How long a service may take until it is ready, and a command that sets one up.
 SECONDS = 120.0
+_SETUP_SECONDS = 600
 _DATABASES = ("keystone", "placement", "glance", "neutron", "nova_api", "nova", "nova_cell0")
 _APIS = {
     "keystone": "keystone.wsgi.api",
@@ -26,8 +28,8 @@ _APIS = {
     "neutron": "neutron.wsgi.api",
     "nova-api": "nova.wsgi.osapi_compute",
 }
+_NATIVE_THREADS = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "1", "PYTHONWARNINGS": "ignore"}
 _MATTERS = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b|Error: |Exception: |\[ERROR\]")
-
 # how a traceback in a log ends
 _EMPTY = re.compile(r"ERROR \S+$")
 
@@ -76,7 +78,7 @@ def glance_images(cloud: model.Cloud) -> set[str] | None:
 def mariadb(cloud: model.Cloud) -> None:
     """Start the database server, with the databases of all services."""
     data = cloud.base / "state/mariadb"
-    user = f"--user={os.environ.get('USER') or 'root'}" if os.geteuid() == 0 else ""
+    user = ["--user=root"] if os.geteuid() == 0 else []
     if not data.exists():
         command(
             cloud,
@@ -87,7 +89,7 @@ def mariadb(cloud: model.Cloud) -> None:
                 f"--datadir={data}",
                 "--skip-test-db",
                 "--auth-root-authentication-method=normal",
-                *([user] if user else []),
+                *user,
             ],
         )
     create = [f"CREATE DATABASE IF NOT EXISTS {name};" for name in _DATABASES]
@@ -99,6 +101,9 @@ def mariadb(cloud: model.Cloud) -> None:
                 *create,
                 f"CREATE OR REPLACE USER smartos@'{model.HOST}' IDENTIFIED BY '{cloud.password}';",
                 f"GRANT ALL ON *.* TO smartos@'{model.HOST}';",
+                # they have no password, and other users of the machine reach the port
+                "DELETE FROM mysql.global_priv WHERE User IN ('root', '');",
+                "FLUSH PRIVILEGES;",
             ]
         )
     )
@@ -108,7 +113,7 @@ def mariadb(cloud: model.Cloud) -> None:
         [
             shutil.which("mariadbd", path="/usr/sbin:/usr/bin") or "mariadbd",
             "--no-defaults",
-            *([user] if user else []),
+            *user,
             f"--datadir={data}",
             "--socket=mariadb.sock",
             f"--bind-address={model.HOST}",
@@ -208,15 +213,19 @@ def command(
     """Run a command that sets a service up, which must succeed; its standard output."""
     path = str(BIN / words[0]) if (BIN / words[0]).is_file() else words[0]
     env = {**processes.marked(cloud, what), **_NATIVE_THREADS, **(environment or {})}
-    done = subprocess.run(
-        [path, *words[1:]],
-        cwd=cloud.base,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [path, *words[1:]],
+            cwd=cloud.base,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SETUP_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"{what}: {words[0]} took more than {_SETUP_SECONDS} s") from error
     with cloud.log(f"{what}-setup").open("a") as log:
         log.write(f"$ {pathlib.Path(path).name} {' '.join(words[1:])}\n{done.stdout}{done.stderr}")
     if done.returncode:
@@ -249,9 +258,6 @@ def why(cloud: model.Cloud, service: str) -> str:
     path = cloud.log(service)
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     return f"{_matters(lines)} ({path})"
-
-
-_NATIVE_THREADS = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def _answers(url: str) -> bool:
