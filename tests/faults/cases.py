@@ -24,6 +24,8 @@ AFTER = (Kind.FAILS, Kind.FAILS_AFTER, Kind.HANGS_AFTER, Kind.REFUSED, Kind.GARB
 _ATTEMPTS = 5
 # What every tool of an emulated node says that is down.
 _DOWN = "no node is up"
+# what a node that goes down does to a tool in the middle
+_KILLED = "ended by signal 9"
 # Of a command that is repeated while something is awaited, these many are cases of their own.
 _REPEATED = 2
 
@@ -174,7 +176,7 @@ def wrong_errors(error: BaseException, fired: Sequence[faulty.Fault]) -> list[st
 
 def _names(told: str, fault: faulty.Fault) -> bool:
     """Whether it says what went wrong; a node that reboots does so to the commands that follow."""
-    down = fault.kind in faulty.REBOOTS and _DOWN in told
+    down = fault.kind in faulty.REBOOTS and any(sign in told for sign in (_DOWN, _KILLED))
     return down or faulty.mark(fault.step) in told
 
 

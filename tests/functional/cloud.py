@@ -52,6 +52,7 @@ Refused = api_client.OpenStackApiException
 #: Node seconds in a second: a guest boots in milliseconds.
 SPEED = "40"
 #: How long anything that Nova does may take on a busy machine.
+SECONDS = 90
 NETWORK = nova_fixtures.NeutronFixture.network_1["id"]
 SUBNET = nova_fixtures.NeutronFixture.subnet_1["id"]
 
