@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-from gate.cloud import install
+from gate.cloud import cli, install
 
 FOLDER = install.ROOT / "build/gate"
 SUITES = ("stories", "tempest.api.compute", "tempest.api.compute.kvm")
@@ -19,8 +19,7 @@ def main(words: list[str]) -> int:
     options = _parser().parse_args(words)
     cloud = [str(install.ROOT / "gate/smartos-cloud"), "-d", str(FOLDER / "cloud")]
     up = [*cloud, "up", "--fresh", "--with", "consoles", "--with", "gate"]
-    for node in options.nodes:
-        up += ["--node", node]
+    up += cli.node_words(options)
     if status := subprocess.run(up, check=False).returncode:
         return status
     for old in FOLDER.glob("*.junit.xml"):
@@ -52,14 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m gate", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}")
     parser.add_argument("--keep", action="store_true", help="leave the cloud up")
-    parser.add_argument(
-        "--node",
-        dest="nodes",
-        action="append",
-        default=[],
-        metavar="ssh://USER@HOST[:PORT]",
-        help="a real SmartOS node; may be repeated",
-    )
+    cli.add_node_options(parser)
     return parser
 
 

@@ -33,6 +33,34 @@ def main(words: list[str]) -> int:
         return 130
 
 
+def add_node_options(parser: argparse.ArgumentParser) -> None:
+    """The options that name real nodes, and how they are reached."""
+    parser.add_argument(
+        "--node",
+        dest="nodes",
+        action="append",
+        default=[],
+        metavar="ssh://USER@HOST[:PORT]",
+        help="a real SmartOS node, instead of emulated ones; may be repeated",
+    )
+    parser.add_argument("--identity", help="their SSH key (default: those of the agent)")
+    parser.add_argument("--known-hosts", help="their host keys (default ~/.ssh/known_hosts)")
+    parser.add_argument(
+        "--nic-tag",
+        default="external",
+        help="their nic tag under the cloud's networks (default external)",
+    )
+
+
+def node_words(options: argparse.Namespace) -> list[str]:
+    """Those options as `up` takes them."""
+    words = [word for node in options.nodes for word in ("--node", node)]
+    for name in ("identity", "known_hosts", "nic_tag"):
+        if value := getattr(options, name):
+            words += [f"--{name.replace('_', '-')}", value]
+    return words
+
+
 def _entered() -> bool:
     return pathlib.Path(sys.prefix).resolve() == install.VENV.resolve()
 
@@ -66,21 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="an optional set of services; may be repeated",
     )
     up.add_argument("--speed", default="20", help="node seconds in a second (default 20)")
-    up.add_argument(
-        "--node",
-        dest="nodes",
-        action="append",
-        default=[],
-        metavar="ssh://USER@HOST[:PORT]",
-        help="a real SmartOS node, instead of emulated ones; may be repeated",
-    )
-    up.add_argument("--identity", help="the SSH key for real nodes (default: those of the agent)")
-    up.add_argument("--known-hosts", help="their host keys (default ~/.ssh/known_hosts)")
-    up.add_argument(
-        "--nic-tag",
-        default="external",
-        help="the nic tag of real nodes under the cloud's networks (default external)",
-    )
+    add_node_options(up)
     commands.add_parser("down", help="stop the cloud, and remove all that it left")
     status = commands.add_parser("status", help="what runs, and what it costs")
     status.add_argument("--json", action="store_true", help="for programs")

@@ -38,7 +38,7 @@ def anna(tenants: people.Tenants) -> people.Person:
 
 @pytest.fixture
 def emulated(cloud: model.Cloud) -> model.Cloud:
-    """The cloud, if its nodes may be broken."""
+    """The cloud, if its nodes may be looked into, and broken."""
     if not all(node.emulated for node in cloud.nodes):
-        pytest.skip("breaks its nodes, which must be emulated ones")
+        pytest.skip("looks into its nodes or breaks them, which must be emulated ones")
     return cloud

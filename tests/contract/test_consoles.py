@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consoles, their logs, and where displays are."""
 
-import time
-
 import pytest
 
 from nova_smartos.smartos import errors
+from tests import waits
 
 SECONDS = 120
 FRAMEBUFFER = "-s 30:0,fbuf,vga=off,unix=/tmp/vm.vnc -s 30:1,xhci,tablet"
@@ -26,10 +25,7 @@ def greeting(opened):
 def test_a_console_is_logged(node, create):
     """What a zone shows on its console is in logs/console.log, a JSON document a line."""
     zonepath = node.vmadm.get(create("joyent-minimal")).zonepath
-    end = time.monotonic() + SECONDS
-    while not node.console.log(zonepath):
-        assert time.monotonic() < end
-        time.sleep(0.5)
+    waits.until(lambda: node.console.log(zonepath), seconds=SECONDS, pause=0.5)
 
 
 @pytest.mark.known("from source")

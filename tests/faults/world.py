@@ -7,14 +7,13 @@ import io
 import itertools
 import json
 import pathlib
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import fixtures
 
-from tests import emulated, openstack
+from tests import emulated, openstack, waits
 from tests.faults import transport as faulty
 from tests.functional import cloud, images
 
@@ -221,10 +220,7 @@ class World(fixtures.Fixture):
 
     def follow(self) -> None:
         """Wait until the driver hears from the node again."""
-        end = time.monotonic() + 60
-        while not self.driver._watch.current:
-            assert time.monotonic() < end, "the driver does not find back to its node"
-            time.sleep(0.02)
+        waits.until(lambda: self.driver._watch.current, "the driver to find back to its node")
 
     def image(self, kind: str, *, new: bool = False) -> Any:
         """The ImageMeta of a small image, one of its own if wanted."""

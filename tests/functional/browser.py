@@ -8,12 +8,13 @@ import os
 import pathlib
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from websockify import websocket
+
+from tests import waits
 
 #: Where Debian's package puts noVNC's pages.
 NOVNC = pathlib.Path("/usr/share/novnc")
@@ -74,10 +75,7 @@ class Page:
 
     def wait(self, expression: str) -> None:
         """Wait until something is true on the page."""
-        end = time.monotonic() + SECONDS
-        while not self.value(expression):
-            assert time.monotonic() < end, (expression, self.value("document.body.innerText"))
-            time.sleep(0.1)
+        waits.until(lambda: self.value(expression), expression, SECONDS, pause=0.1)
 
     def type(self, text: str) -> None:
         """Press keys; a newline is Enter."""
@@ -128,11 +126,12 @@ def page(url: str, folder: pathlib.Path) -> Iterator[Page]:
 
 def _port(folder: pathlib.Path, browser: "subprocess.Popen[bytes]") -> int:
     told = folder / "DevToolsActivePort"
-    end = time.monotonic() + SECONDS
-    while not (told.exists() and told.read_text().count("\n")):
+
+    def up() -> bool:
         assert browser.poll() is None, (folder / "chromium.log").read_text()
-        assert time.monotonic() < end, "Chromium does not come up"
-        time.sleep(0.1)
+        return told.exists() and told.read_text().count("\n") > 0
+
+    waits.until(up, "Chromium to come up", SECONDS, pause=0.1)
     return int(told.read_text().splitlines()[0])
 
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from gate.cloud import commands, files, install, model, processes, services
+from gate.cloud import cli, commands, files, install, model, processes, services
 from tests import waits
 
 
@@ -127,6 +127,14 @@ def test_status_says_what_is_down(cloud: model.Cloud, capsys: pytest.CaptureFixt
         keystone.wait(5)
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
     assert (lines["keystone"], lines["neutron"]) == ("up", "down")
+
+
+def test_the_gate_hands_on_how_real_nodes_are_reached() -> None:
+    words = ["--node", "ssh://root@a", "--node", "ssh://root@b:2222"]
+    words += ["--identity", "key", "--known-hosts", "hosts", "--nic-tag", "stub0"]
+    parser = argparse.ArgumentParser()
+    cli.add_node_options(parser)
+    assert cli.node_words(parser.parse_args(words)) == words
 
 
 def test_packages_are_installed_by_root_only(monkeypatch: pytest.MonkeyPatch) -> None:
