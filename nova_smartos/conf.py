@@ -151,6 +151,13 @@ OPTIONS = [
         help="Most GiB that images on their way, and config drives, may take on the node, in the "
         "dataset zones/nova-smartos. Read when that dataset is made.",
     ),
+    cfg.StrOpt(
+        "spool_directory",
+        help="Where nova-compute leaves a last reading of what an instance has used before it "
+        "stops, reboots or deletes it, and the metering plugin takes it: a directory on this "
+        "machine that both may write to. Each such operation then runs one command more on the "
+        "node. Without it, what instances use after the last poll before they end is not metered.",
+    ),
     cfg.ListOpt(
         "trusted_image_owners",
         default=[],

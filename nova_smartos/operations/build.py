@@ -18,7 +18,7 @@ from nova.objects import image_meta as image_metas
 from nova.objects import instance as instances
 from oslo_log import log
 
-from nova_smartos.operations import guest, image, interface, removal, watch
+from nova_smartos.operations import guest, image, interface, metering, removal, watch
 from nova_smartos.smartos import errors, node, vmadm, vms
 from nova_smartos.translate import identity, metadata, nic, payload, specs
 
@@ -222,6 +222,7 @@ def reprovision(
             # an attempt has ended half-way, and vmadm takes no image larger than what it left
             gz.zfs.set(root.name, root.properties)
         old = gz.zfs.get(name, "guid")
+        metering.final_reading(gz, vm, "rebuild")
         try:
             gz.vmadm.reprovision(vm.uuid, base.uuid)
         except errors.OutcomeUnknown as error:

@@ -14,7 +14,7 @@ from nova.objects import instance as instances
 from nova.virt import hardware
 from oslo_log import log
 
-from nova_smartos.operations import watch
+from nova_smartos.operations import metering, watch
 from nova_smartos.smartos import errors, node, vms
 from nova_smartos.translate import errors as faults
 from nova_smartos.translate import state
@@ -192,6 +192,7 @@ def _stop(
             gz.vmadm.stop(uuid)
 
     patience = _WAY_SECONDS + (seconds if vm.hvm else _ZONE_STOP_SECONDS)
+    metering.final_reading(gz, vm, "stop")
     with known.changing(uuid, _is_down):
         _bring(gz, known, uuid, act, _is_down_for_good, failure, patience)
 
@@ -212,6 +213,7 @@ def _reboot_zone(gz: node.Node, known: watch.Watch, uuid: str) -> bool:
     def act() -> None:
         gz.vmadm.reboot(uuid)
 
+    metering.final_reading(gz, vm, "reboot")
     try:
         with known.changing(uuid, again):
             _bring(gz, known, uuid, act, again, failure, _REBOOT_SECONDS)

@@ -19,7 +19,7 @@ from nova.objects import image_meta as image_metas
 from nova.objects import instance as instances
 from oslo_log import log
 
-from nova_smartos.operations import guest, image, watch
+from nova_smartos.operations import guest, image, metering, watch
 from nova_smartos.smartos import errors, node, vms
 from nova_smartos.translate import identity, metadata, nic, payload, specs
 
@@ -100,6 +100,7 @@ def remove_stand_in(gz: node.Node, known: watch.Watch, uuid: str) -> None:
             return
     if identity.stands_in_for(other) != uuid and not identity.is_stillborn(other):
         raise errors.InvalidState(f"VM {other.uuid} is not the stand-in of {uuid}", code="Foreign")
+    metering.final_reading(gz, other, "deletion")
     try:
         gz.vmadm.delete(other.uuid)
     except errors.NotFound:
@@ -214,6 +215,7 @@ def _boot_from_own(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> None:
         # it was never rescued, or is back already
         return
     if vm.state != vms.State.STOPPED:
+        metering.final_reading(gz, vm, "stop")
         with known.changing(vm.uuid, lambda now: now is not None and now.zoneid is None):
             gz.vmadm.stop(vm.uuid, force=True)
     _own_disk_first(gz, known, vm, record)

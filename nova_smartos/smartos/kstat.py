@@ -100,12 +100,19 @@ class Kstat(_tool.Tool):
     texts = TEXTS
 
     def read(
-        self, selectors: Iterable[Selector] = (), *, class_: str | None = None
+        self,
+        selectors: Iterable[Selector] = (),
+        *,
+        class_: str | None = None,
+        seconds: float | None = None,
     ) -> list[Instance]:
-        """kstat -j [-c CLASS] [MODULE:INSTANCE:NAME:STATISTIC …]: [] when nothing matches."""
+        """kstat -j [-c CLASS] [MODULE:INSTANCE:NAME:STATISTIC …]: [] when nothing matches.
+
+        `seconds` is how long it may take, where that is less than any reading command may.
+        """
         flags = ["-c", self._operand(class_, "class", _WORD)] if class_ is not None else []
         operands = [self._selector(each) for each in selectors]
-        result = self._transport.run(self._command("-j", *flags, *operands))
+        result = self._transport.run(self._command("-j", *flags, *operands, seconds=seconds))
         # exit 1 with nothing on stderr is how it says that nothing matched
         if result.returncode != 1 or result.stderr:
             self._checked(result)

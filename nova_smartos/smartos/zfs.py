@@ -75,6 +75,22 @@ class Dataset:
     origin: str | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """A line of usage(): what a filesystem or volume takes of its pool."""
+
+    name: str
+    used_bytes: int
+    used_by_dataset_bytes: int
+    used_by_snapshots_bytes: int
+    logical_bytes: int
+    compression_ratio: float
+    quota_bytes: int | None
+    volsize_bytes: int | None
+
+
+_USAGE = "name used usedbydataset usedbysnapshots logicalused compressratio quota volsize".split()
+
 # No mountpoint: a tenant sets that of a delegated dataset, and it may hold tabs and lines.
 _COLUMNS = (
     "name type creation used available referenced quota refquota refreservation volsize origin"
@@ -239,6 +255,11 @@ class Zfs(_tool.Tool):
         snapshots = [self._snapshot(name) for name in names]
         self._change("snapshot", *flags, *self._options(properties), *snapshots)
 
+    def usage(self) -> builtins.list[Usage]:
+        """zfs list -Hp -t filesystem,volume -o NAME,USED,…: what every one of them takes."""
+        flags = ("-t", "filesystem,volume", "-o", ",".join(_USAGE))
+        return self._read(_usages, "list", "-Hp", *flags)
+
     def _unprefixed(self, line: str) -> str:
         # a tenant names a delegated dataset, with blanks and colons, but never with quotes
         return _QUOTED.sub("''", line)
@@ -299,6 +320,29 @@ def _datasets(output: str) -> list[Dataset]:
 
 def _is_users(name: str) -> bool:
     return ":" in name
+
+
+def _usage(values: Sequence[str]) -> Usage:
+    cell = dict(zip(_USAGE, values, strict=True))
+    try:
+        return Usage(
+            name=cell["name"],
+            used_bytes=int(cell["used"]),
+            used_by_dataset_bytes=int(cell["usedbydataset"]),
+            used_by_snapshots_bytes=int(cell["usedbysnapshots"]),
+            logical_bytes=int(cell["logicalused"]),
+            # with -p a plain number on newer platforms, with an x after it on older ones
+            compression_ratio=float(cell["compressratio"].removesuffix("x")),
+            # 0 is how -p says none
+            quota_bytes=number(cell["quota"]) or None,
+            volsize_bytes=number(cell["volsize"]),
+        )
+    except ValueError as error:
+        raise errors.OutputError(f"zfs list: {cell['name']}: {error}") from None
+
+
+def _usages(output: str) -> list[Usage]:
+    return _tool.table(_usage, len(_USAGE))(output)
 
 
 def _values(wanted: frozenset[str], output: str) -> dict[str, str | None]:

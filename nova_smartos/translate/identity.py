@@ -8,16 +8,18 @@ customer_metadata, keys that end in _pw, and operator-script.
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Self
-
-import nova.conf
-from nova.objects import flavor as flavors
-from nova.objects import instance as instances
+from typing import TYPE_CHECKING, Any, Self
 
 from nova_smartos.smartos import vms
 
-CONF = nova.conf.CONF
+if TYPE_CHECKING:
+    # not at run time: the metering plugin reads the mark where no Nova is
+    from nova.objects import flavor as flavors
+    from nova.objects import instance as instances
+
 KEY = "nova:instance"
+#: Followed by a nic's MAC address: its Neutron port.
+PORT = "nova:port:"
 #: On a rescued VM: what it was before. A guest cannot write this one either.
 RESCUED = "nova:rescued"
 #: On the zone that does a rescued zone's work: whose.
@@ -61,8 +63,8 @@ class Identity:
 
 
 def mark(
-    instance: instances.Instance,
-    flavor: flavors.Flavor | None = None,
+    instance: "instances.Instance",
+    flavor: "flavors.Flavor | None" = None,
     *,
     host: str | None = None,
 ) -> dict[str, str]:
@@ -71,10 +73,12 @@ def mark(
     `host` is who makes the VM: in an evacuation Nova still has the old one on the instance.
     """
     flavor = flavor or instance.flavor
+    host = host or instance.host
+    if not host:
+        raise ValueError(f"instance {instance.uuid}: a mark without a host would be nobody's")
     document = {
         "version": _VERSION,
-        # a mark without a host would be nobody's
-        "host": host or instance.host or CONF.host,
+        "host": host,
         "name": instance.name,
         "display_name": instance.display_name or instance.hostname or "",
         "project_id": instance.project_id or "",
@@ -97,6 +101,19 @@ def mark(
 def of(vm: vms.Vm) -> Identity | None:
     """Whose VM it is; None when Nova has not made it, or its mark is no longer whole."""
     return Identity.from_mark(vm.internal_metadata.get(KEY))
+
+
+def port_marks(ports: Mapping[str, str]) -> dict[str, str]:
+    """What internal_metadata holds of the nics with these MAC addresses and ports."""
+    return {f"{PORT}{mac}": port for mac, port in ports.items()}
+
+
+def ports(vm: vms.Vm) -> dict[str, str]:
+    """The Neutron port of each nic by its MAC address, as far as the VM tells."""
+    found = {
+        nic.mac.lower(): vm.internal_metadata.get(f"{PORT}{nic.mac.lower()}") for nic in vm.nics
+    }
+    return {mac: port for mac, port in found.items() if isinstance(port, str)}
 
 
 def stand_in_mark(uuid: str) -> dict[str, str]:

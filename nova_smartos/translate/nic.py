@@ -20,6 +20,7 @@ from nova import exception
 from nova.network import model as network_model
 
 from nova_smartos.smartos import vms
+from nova_smartos.translate import identity
 
 #: The physical network in [smartos]network_mappings of ports that name none.
 ANY = "*"
@@ -66,6 +67,8 @@ class Network:
     routes: dict[str, str] = dataclasses.field(default_factory=dict)
     #: for the log: what Neutron wants and no payload can say
     unsaid: tuple[str, ...] = ()
+    #: by the nic's MAC address; the metering plugin names a nic's meters after its port
+    ports: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def attachment(vm: vms.Vm, wanted: _Nic, vif: _Vif) -> dict[str, Any] | None:
@@ -76,6 +79,7 @@ def attachment(vm: vms.Vm, wanted: _Nic, vif: _Vif) -> dict[str, Any] | None:
     update: dict[str, Any] = {}
     if present is None:
         update["add_nics"] = [wanted | first]
+        update["set_internal_metadata"] = identity.port_marks({wanted["mac"]: vif["id"]})
     elif changed := _changes(present, wanted) | first:
         update["update_nics"] = [{"mac": present.mac, **changed}]
     new = {to: gateway for to, gateway in routes([vif]).items() if to not in vm.routes}
@@ -105,6 +109,10 @@ def detachment(vm: vms.Vm, mac: str, vif: _Vif, others: Sequence[_Vif]) -> dict[
     present = by_mac(vm)
     gone = present.pop(mac)
     update: dict[str, Any] = {"remove_nics": [gone.mac]}
+    if known := [
+        key for key in identity.port_marks({mac: vif["id"]}) if key in vm.internal_metadata
+    ]:
+        update["remove_internal_metadata"] = known
     if gone.primary and present:
         heir = primary([{"mac": nic.mac, "gateways": nic.gateways} for nic in present.values()])
         update["update_nics"] = [{"mac": heir["mac"], "primary": True}]
@@ -131,6 +139,9 @@ def differences(vm: vms.Vm, wanted: Network) -> dict[str, Any] | None:
         "add_nics": list(added.values()),
         "update_nics": [{"mac": present[mac].mac, **new} for mac, new in changed.items() if new],
         "remove_nics": [nic.mac for mac, nic in present.items() if mac not in expected],
+        "set_internal_metadata": identity.port_marks(
+            {mac: port for mac, port in wanted.ports.items() if mac in added}
+        ),
         "set_routes": {
             destination: gateway
             for destination, gateway in wanted.routes.items()
@@ -167,7 +178,8 @@ def network(
     _check_together(vifs, nics)
     if nics:
         primary(nics)["primary"] = True
-    return Network(nics, resolvers(vifs), routes(vifs), tuple(unsaid(vifs)))
+    ports = {vif["address"].lower(): vif["id"] for vif in vifs}
+    return Network(nics, resolvers(vifs), routes(vifs), tuple(unsaid(vifs)), ports)
 
 
 def nic(vif: _Vif, *, brand: str, nic_tags: Mapping[str, str], model: str | None = None) -> _Nic:

@@ -144,7 +144,11 @@ def create(
         "resolvers": list(network.resolvers),
         "routes": dict(network.routes),
         "customer_metadata": dict(guest.customer_metadata),
-        "internal_metadata": {**guest.internal_metadata, **mark},
+        "internal_metadata": {
+            **guest.internal_metadata,
+            **mark,
+            **identity.port_marks(network.ports),
+        },
         **_owner(instance.project_id),
         **_limits(wanted, flavor, disks),
         **_plain(wanted),

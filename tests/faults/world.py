@@ -132,6 +132,7 @@ class World(fixtures.Fixture):
         self.scaffold.flags(vif_plugging_timeout=5, shutdown_timeout=2)
         options = {**cloud.connection(self.node), "trusted_image_owners": ["*"]}
         options["network_mappings"] = ["*:*:external"]
+        options["spool_directory"] = str(state / "spool")
         for name, value in options.items():
             cloud.CONF.set_override(name, value, smartos_conf.GROUP)
         self.scaffold.stub_out("nova_smartos.conf.connect", self._connect)

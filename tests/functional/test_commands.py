@@ -3,11 +3,14 @@
 
 import contextlib
 import logging
+import pathlib
 import warnings
 from collections.abc import Iterator
 
 import pytest
 
+from nova_smartos import conf as smartos_conf
+from nova_smartos import readings
 from tests.functional import cloud as cloud_module
 
 with warnings.catch_warnings():
@@ -79,6 +82,23 @@ def test_a_life_costs_few_commands(cloud: cloud_module.Cloud, kind: str) -> None
     costs = {step: len(commands) for step, commands in ran.items()}
     allowed = {"launch": 2, "stop": 1, "start": 1, "attach": 2, "sync": 1, "delete": 2}
     assert all(costs[step] <= most for step, most in allowed.items()), ran
+
+
+def test_a_final_reading_costs_one_more_before_an_end(
+    cloud: cloud_module.Cloud, tmp_path: pathlib.Path
+) -> None:
+    spool = readings.Spool(tmp_path / "spool")
+    name = "spool_directory"
+    cloud_module.CONF.set_override(name, str(spool.directory), smartos_conf.GROUP)
+    try:
+        ran = life(cloud, "zone")
+    finally:
+        cloud_module.CONF.clear_override(name, smartos_conf.GROUP)
+    costs = {step: len(commands) for step, commands in ran.items()}
+    allowed = {"launch": 2, "stop": 2, "start": 1, "attach": 2, "sync": 1, "delete": 3}
+    assert all(costs[step] <= most for step, most in allowed.items()), ran
+    # of the first server, which was deleted while it ran, and then of the other's two ends
+    assert [each.reason for each in spool.readings()] == ["deletion", "stop", "deletion"]
 
 
 @pytest.mark.parametrize("kind", ["zone", "zvol"])

@@ -509,6 +509,7 @@ def test_what_has_changed_is_updated_and_only_that() -> None:
         "set_routes": {"10.7.0.0/16": "10.0.0.9"},
         "remove_routes": ["10.9.0.0/16"],
         "resolvers": ["8.8.8.8"],
+        "set_internal_metadata": {f"nova:port:{fourth}": "00000000-0000-4000-8000-000000000004"},
     }
 
 
@@ -561,6 +562,7 @@ def test_an_attached_nic_brings_its_routes_and_resolvers() -> None:
     added = one(port)
     assert nic.attachment(vm, added, port) == {
         "add_nics": [added],
+        "set_internal_metadata": {f"nova:port:{added['mac']}": port["id"]},
         "set_routes": {"10.9.0.0/16": "10.1.0.9"},
         "resolvers": ["9.9.9.9", "8.8.8.8"],
     }
@@ -569,7 +571,8 @@ def test_an_attached_nic_brings_its_routes_and_resolvers() -> None:
 def test_the_only_nic_is_made_primary() -> None:
     added = one(vif())
     assert nic.attachment(a_vm(nic.Network()), added, vif()) == {
-        "add_nics": [{**added, "primary": True}]
+        "add_nics": [{**added, "primary": True}],
+        "set_internal_metadata": {f"nova:port:{added['mac']}": vif()["id"]},
     }
 
 
@@ -606,9 +609,10 @@ def test_a_detached_nic_takes_along_what_it_alone_brought() -> None:
         number=2,
     )
     mac = "fa:16:3e:00:00:02"
-    vm = a_vm(made(kept, gone, last))
+    vm = a_vm(made(kept, gone, last), internal_metadata={f"nova:port:{mac}": gone["id"]})
     assert nic.detachment(vm, mac, gone, [kept, last]) == {
         "remove_nics": [mac],
+        "remove_internal_metadata": [f"nova:port:{mac}"],
         "remove_routes": ["10.9.0.0/16"],
         "resolvers": ["9.9.9.9"],
     }
