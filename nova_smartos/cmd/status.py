@@ -174,6 +174,8 @@ class Checks(upgradecheck.UpgradeCommands):
                 "servers with a config drive fail. Install genisoimage, or name another.",
             )
         yield from _state_path(pathlib.Path(self._conf.state_path))
+        if options.spool_directory is not None:
+            yield from _spool(pathlib.Path(options.spool_directory))
 
     # the way to the node
 
@@ -467,14 +469,29 @@ def _remedy(options: Any, error: errors.SmartOSError) -> str:
     )
 
 
+def _spool(directory: pathlib.Path) -> Problems:
+    if not _is_writable(directory):
+        yield (
+            Code.FAILURE,
+            f"[smartos]spool_directory is {directory}, which nova-compute may not write to: what "
+            "instances use last before they end is not metered. Make it a directory that the users "
+            "of nova-compute and of the polling agent both may write to.",
+        )
+
+
 def _state_path(path: pathlib.Path) -> Problems:
-    existing = next(each for each in (path, *path.parents) if each.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    if not _is_writable(path):
         yield (
             Code.FAILURE,
             f"[DEFAULT]state_path is {path}, where nova-compute keeps the node's identity, and "
             "this user cannot write there: run this as nova-compute's user, or mend it.",
         )
+
+
+def _is_writable(directory: pathlib.Path) -> bool:
+    """Whether this user may write there, or may make it."""
+    existing = next(each for each in (directory, *directory.parents) if each.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 if __name__ == "__main__":

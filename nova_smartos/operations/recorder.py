@@ -157,5 +157,8 @@ class Client:
     def kill(self) -> None:
         self._over.set()
 
+    def take_stderr(self) -> str:
+        return ""
+
     def wait(self) -> transport.Result:
         return transport.Result((), 0)

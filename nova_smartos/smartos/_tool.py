@@ -101,6 +101,13 @@ class Stream:
             self._end()
         return line
 
+    def take_stderr(self) -> str:
+        """What it has said on standard error since this was last asked, in whole lines.
+
+        A failure shows what was not taken before.
+        """
+        return self._process.take_stderr()
+
     def _end(self) -> None:
         # asked again, a failed stream fails again
         self._result = self._result or self._process.wait()

@@ -27,6 +27,10 @@ TEXTS = (
 )  # fmt: skip
 
 
+#: A script that runs, and what it prints.
+Running = _tool.Stream
+
+
 @dataclasses.dataclass(frozen=True)
 class Probe:
     """A line of list()."""
@@ -53,7 +57,7 @@ class Dtrace(_tool.Tool):
             return []
 
     @contextlib.contextmanager
-    def run(self, script: str, *arguments: str, seconds: float = 300) -> Iterator[_tool.Stream]:
+    def run(self, script: str, *arguments: str, seconds: float = 300) -> Iterator[Running]:
         """dtrace -q -s /dev/stdin [ARGUMENT …] < SCRIPT: its output as it comes.
 
         `seconds` is how long it may be silent.
@@ -66,7 +70,7 @@ class Dtrace(_tool.Tool):
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(script.encode())
             process.close_stdin()
-            yield _tool.Stream(process, self._checked)
+            yield Running(process, self._checked)
 
     def version(self) -> str:
         """dtrace -V"""

@@ -9,6 +9,7 @@ kstat names are cut to 30 characters, so a zone is told by the statistic zonenam
 
 import dataclasses
 import decimal
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,6 +23,10 @@ _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,*?\[\]@/-]*")
 _REPAIR = re.compile(
     r'(?P<string>"(?:[^"\\]|\\.)*")|(?P<surplus>,(?=\s*[\]}]))|(?P<missing>\}(?=\s*\{))', re.DOTALL
 )
+_OPENING = re.compile(r"\s*\[\s*")
+_BETWEEN = re.compile(r"\s*,?\s*")
+_END = "\n}"
+_DECODER = json.JSONDecoder(parse_float=decimal.Decimal)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 TEXTS = (
@@ -30,6 +35,8 @@ TEXTS = (
 )
 
 Value = int | decimal.Decimal | str
+# not isinstance(): true is no number, and there are hundreds of thousands
+_TYPES = frozenset({int, decimal.Decimal, str})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +59,7 @@ def _values(data: object) -> dict[str, Value]:
     if not isinstance(data, dict):
         raise ValueError("an object is expected")
     for name, value in data.items():
-        if isinstance(value, bool) or not isinstance(value, (int, decimal.Decimal, str)):
+        if type(value) not in _TYPES:
             raise ValueError(f".{name}: a number or a string is expected")
     return data
 
@@ -136,10 +143,29 @@ def repaired(output: str) -> str:
 
 
 def _kstats(output: str) -> list[Instance]:
-    found: Any = records.parse(repaired(output), parse_float=decimal.Decimal)
-    if not isinstance(found, list):
+    return [Instance.from_json(each) for each in _objects(output)]
+
+
+def _objects(output: str) -> list[Any]:
+    """The kstats, one by one: most need no repair, and there may be tens of thousands."""
+    opening = _OPENING.match(output)
+    if opening is None:
         raise errors.OutputError(f"an array is expected: {records.excerpt(output)}")
-    return [Instance.from_json(each) for each in found]
+    found: list[Any] = []
+    at = opening.end()
+    while output.startswith("{", at):
+        try:
+            each, at = _DECODER.raw_decode(output, at)
+        except (ValueError, RecursionError):
+            # it ends where its brace stands alone
+            end = output.find(_END, at) + len(_END)
+            each = records.parse(repaired(output[at:end]), parse_float=decimal.Decimal)
+            at = end
+        found.append(each)
+        at = _BETWEEN.match(output, at).end()  # type: ignore[union-attr]
+    if output[at:].strip() != "]":
+        raise errors.OutputError(f"the end of an array is expected: {records.excerpt(output[at:])}")
+    return found
 
 
 def _repair(match: re.Match[str]) -> str:

@@ -137,6 +137,9 @@ class Process(Protocol):
 
     def close_stdin(self) -> None: ...
     def kill(self) -> None: ...
+    def take_stderr(self) -> str:
+        """The whole lines on standard error since it was last asked; the result lacks them."""
+
     def wait(self) -> Result: ...
 
 

@@ -59,17 +59,28 @@ class Capped:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept = bytearray()
+        self._lock = threading.Lock()
         self.overflow = False
 
     def add(self, chunk: bytes) -> None:
         """Keep what still fits of `chunk`."""
-        room = self._limit - len(self._kept)
-        self._kept += chunk[:room]
-        self.overflow = self.overflow or len(chunk) > room
+        with self._lock:
+            room = self._limit - len(self._kept)
+            self._kept += chunk[:room]
+            self.overflow = self.overflow or len(chunk) > room
+
+    def take_lines(self) -> str:
+        """Return the whole lines that were kept, and forget them: there is room again."""
+        with self._lock:
+            end = self._kept.rfind(b"\n") + 1
+            lines = self._kept[:end]
+            del self._kept[:end]
+        return lines.decode("utf-8", "surrogateescape")
 
     def text(self) -> str:
-        """Return what was kept, bytes that are not UTF-8 as surrogates."""
-        return self._kept.decode("utf-8", "surrogateescape")
+        """Return what is kept, bytes that are not UTF-8 as surrogates."""
+        with self._lock:
+            return self._kept.decode("utf-8", "surrogateescape")
 
 
 class Running(abc.ABC):
@@ -125,6 +136,9 @@ class Running(abc.ABC):
         self.stderr.add(chunk)
         if self.whole and self.stderr.overflow:
             self.kill()
+
+    def take_stderr(self) -> str:
+        return self.stderr.take_lines()
 
     def wait(self) -> commands.Result:
         """Close the input, throw away what is left of the output, return how it ended."""

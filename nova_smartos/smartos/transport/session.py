@@ -107,9 +107,12 @@ class Session(process.Running, connections.Watcher):
         while True:
             self._drain()
             with self._changed:
+                # a command that we cannot signal may go on printing until its channel closes
+                if self._killed:
+                    return b""
                 if self._channel.recv_ready():
                     break
-                if self._at_end():
+                if self._eof:
                     return b""
                 self._check_connection()
                 silent = not self._sleep()
@@ -141,7 +144,9 @@ class Session(process.Running, connections.Watcher):
                 self._check_connection()
                 if self._closed:
                     raise self._unknown("the server closed the channel without an exit status")
-                if not self._sleep() and self._killed:
+                if not self._killed:
+                    self._sleep()
+                elif not self._changed.wait_for(self._gone, KILL_SECONDS):
                     raise self._unknown("it was ended from here")
             returncode = self._exit
         self._drain()
@@ -156,6 +161,10 @@ class Session(process.Running, connections.Watcher):
             self._changed.notify_all()
         # a thread, since a connection that does not move would hold us
         threading.Thread(target=self._signal, daemon=True).start()
+
+    def take_stderr(self) -> str:
+        self._drain()
+        return super().take_stderr()
 
     def dispose(self) -> None:
         if self._disposed:
@@ -172,9 +181,6 @@ class Session(process.Running, connections.Watcher):
         self._pool.release(self._connection)
 
     # how
-
-    def _at_end(self) -> bool:
-        return self._killed or (self._eof and not self._channel.recv_ready())
 
     def _gone(self) -> bool:
         return self._exit is not None or self._closed or self._lost
