@@ -54,6 +54,8 @@ class Call:
     stderr: typing.BinaryIO
     pid: int = 0
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
+    #: The signals that the client passed on, for tools that end in their own way.
+    signals: list[int] = dataclasses.field(default_factory=list)
 
     @classmethod
     def on_descriptors(

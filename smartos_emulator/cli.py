@@ -211,6 +211,7 @@ def _add_up_options(parser: argparse.ArgumentParser) -> None:
     add("--overlay-rule", action="append", metavar="NAME")
     add("--platform", help="the platform's time stamp")
     add("--no-bhyve", action="store_true", help="a machine that cannot run bhyve")
+    add("--no-probe", action="append", metavar="PROBE", help="what dtrace lacks, as fbt:::")
     add("--ssh", metavar="ADDR:PORT", help="serve SSH there; port 0 picks a free one")
     add("--vminfod-port", type=int, help="vminfod's HTTP port (default: a free one)")
     add("--speed", type=float, help="node seconds in a second (default 1)")
@@ -229,14 +230,15 @@ def _add_fault_commands(parser: argparse.ArgumentParser) -> None:
         choices=(
             *("fail", "hang", "slow", "truncate"),
             *("die-before", "die-after", "lose-before", "lose-after"),
+            *("say", "stall", "die"),
         ),
     )
     add("--match", default="", metavar="REGEX", help="only runs whose arguments match")
     add("--count", type=int, default=0, help="only the first COUNT runs")
     add("--probability", type=float, default=1.0)
-    add("--status", type=int, default=1, help="fail: the exit status")
+    add("--status", type=int, default=1, help="fail, die: the exit status")
     add("--stdout", default="", help="fail: what it prints")
-    add("--stderr", default="", help="fail: what it prints")
+    add("--stderr", default="", help="fail, say, die: what it prints")
     add("--seconds", type=float, default=1.0, help="slow: node seconds")
     add("--bytes", type=int, default=0, help="truncate: how many bytes pass")
     commands.add_parser("list", help=fault_list.__doc__).set_defaults(command=fault_list)
@@ -311,6 +313,7 @@ def _given(options: argparse.Namespace) -> dict[str, typing.Any]:
         "overlay_rules": options.overlay_rule,
         "platform": options.platform,
         "bhyve": False if options.no_bhyve else None,
+        "lacking_probes": options.no_probe,
         "ssh": options.ssh,
         "vminfod_port": options.vminfod_port,
         "speed": options.speed,

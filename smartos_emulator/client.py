@@ -33,6 +33,8 @@ NODE_TREES = (
 )
 # Programs of the host that only the node's paths take from it.
 SHARED_WITH_HOST = ("dd", "ls", "rm", "tail")
+# Tools that end in their own way when they are interrupted.
+INTERRUPTIBLE = ("dtrace",)
 
 
 def is_of_node(path: str) -> bool:
@@ -60,13 +62,44 @@ def call(
     with connection:
         connection.settimeout(seconds)
         try:
-            _hand_over(connection, argv, streams)
+            with _Passing(connection, argv[0]):
+                _hand_over(connection, argv, streams)
             answer = connection.recv(4, socket.MSG_WAITALL)
         except (BrokenPipeError, ConnectionResetError):
             # the node went down, and with it the tool
             answer = b""
     status: int = struct.unpack("!i", answer)[0] if len(answer) == 4 else -signal.SIGKILL
     return status
+
+
+class _Passing:
+    """The tool hears what this process is told, but not before it has all of its arguments."""
+
+    _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, connection: socket.socket, tool: str) -> None:
+        self._connection = connection
+        self._passes = tool in INTERRUPTIBLE
+
+    def __enter__(self) -> None:
+        if not self._passes:
+            return
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._NUMBERS)
+        try:
+            for number in self._NUMBERS:
+                signal.signal(number, self._pass_on)
+        except ValueError:
+            return  # only a process is told, and this is one of its threads
+
+    def __exit__(self, *_: object) -> None:
+        if self._passes:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._NUMBERS)
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        try:
+            self._connection.send(bytes([number]))
+        except OSError:
+            return  # the tool has ended by itself, and its status is on the way
 
 
 def end(status: int) -> "typing.NoReturn":

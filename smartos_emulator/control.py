@@ -82,7 +82,7 @@ def _fault_guest(node: "node_module.Node", uuid: str, **script: str) -> typing.A
 
 
 def _load(node: "node_module.Node", uuid: str, **rates: float) -> typing.Any:
-    if node.vms.get(uuid) is None:
+    if uuid != "global" and node.vms.get(uuid) is None:
         raise Refused(f"VM {uuid} not found")
     node.metrics.load(uuid, **rates)
     return {"uuid": uuid, **rates}

@@ -49,7 +49,7 @@ class Daemon:
                     if key.fileobj is self._listener:
                         self._accept()
                     elif key.fileobj is not self._woken:
-                        self._gone(key.fileobj)  # type: ignore[arg-type]
+                        self._heard(key.fileobj)  # type: ignore[arg-type]
         finally:
             self._close()
 
@@ -83,6 +83,18 @@ class Daemon:
         self._calls[connection] = call, thread
         self._selector.register(connection, selectors.EVENT_READ)
         thread.start()
+
+    def _heard(self, connection: socket.socket) -> None:
+        """The client passed signals on, or it hung up."""
+        try:
+            signals = connection.recv(64)
+        except OSError as error:
+            LOG.debug("a client was gone: %s", error)
+            signals = b""
+        if signals:
+            self._calls[connection][0].signals.extend(signals)
+        else:
+            self._gone(connection)
 
     def _gone(self, connection: socket.socket) -> None:
         """The client hung up, before the answer or after it."""

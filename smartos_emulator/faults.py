@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 import typing
+from collections.abc import Sequence
 
 from smartos_emulator import call as call_module
 
@@ -25,6 +26,13 @@ class Kind(enum.StrEnum):
     DIE_AFTER = "die-after"  # killed after the effect, before a word of output
     LOSE_BEFORE = "lose-before"  # its SSH connection is cut before any effect
     LOSE_AFTER = "lose-after"  # its SSH connection is cut after the effect
+    # These meet a tool that runs on, as dtrace does, in its midst:
+    SAY = "say"  # it prints the fault's stderr, and goes on
+    STALL = "stall"  # it prints no more until the fault is cleared
+    DIE = "die"  # it prints the fault's stderr and ends; killed, if the status is 0
+
+
+MIDWAY = (Kind.SAY, Kind.STALL, Kind.DIE)
 
 
 @dataclasses.dataclass
@@ -45,7 +53,7 @@ class Fault:
     met: int = 0
     cleared: threading.Event = dataclasses.field(default_factory=threading.Event, repr=False)
 
-    def meets(self, argv: list[str], draw: random.Random) -> bool:
+    def meets(self, argv: Sequence[str], draw: random.Random) -> bool:
         """Whether this run of a tool is one to spoil."""
         if self.tool not in ("*", argv[0]) or (self.count and self.met >= self.count):
             return False
@@ -93,12 +101,20 @@ class Faults:
 
     def run(self, call: call_module.Call, main: Main) -> int:
         """Run a tool, spoiled by the first fault that meets it."""
-        with self._lock:
-            met = (fault for fault in self._faults if fault.meets(call.argv, self._draw))
-            fault = next(met, None)
-            if fault:
-                fault.met += 1
+        fault = self._meet(call.argv, midway=False)
         return main(call) if fault is None else _EFFECTS[fault.kind](fault, call, main)
+
+    def strike(self, argv: Sequence[str]) -> Fault | None:
+        """The fault that meets a tool which runs, now."""
+        return self._meet(argv, midway=True) if self._faults else None
+
+    def _meet(self, argv: Sequence[str], *, midway: bool) -> Fault | None:
+        with self._lock:
+            for fault in self._faults:
+                if (fault.kind in MIDWAY) == midway and fault.meets(argv, self._draw):
+                    fault.met += 1
+                    return fault
+        return None
 
 
 def _fail(fault: Fault, call: call_module.Call, _main: Main) -> int:
@@ -109,7 +125,7 @@ def _fail(fault: Fault, call: call_module.Call, _main: Main) -> int:
 
 def _hang(fault: Fault, call: call_module.Call, main: Main) -> int:
     while not fault.cleared.wait(0.05):
-        if call.cancelled.is_set() or call.node.clock.stopping.is_set():
+        if call.cancelled.is_set() or call.node.clock.stopping.is_set() or call.signals:
             raise call_module.Cancelled
     return main(call)
 

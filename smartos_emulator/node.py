@@ -49,6 +49,7 @@ class Config:
     etherstubs: tuple[str, ...] = ()
     overlay_rules: tuple[str, ...] = ()
     bhyve: bool = True
+    lacking_probes: tuple[str, ...] = ()
     admin_ip: str = "127.0.0.1"
     ssh: str = ""
     vminfod_port: int = 0
@@ -58,7 +59,7 @@ class Config:
     @classmethod
     def from_json(cls, document: dict[str, typing.Any]) -> "Config":
         """The configuration that `to_json` wrote."""
-        lists = {"nic_tags", "etherstubs", "overlay_rules"}
+        lists = {"nic_tags", "etherstubs", "overlay_rules", "lacking_probes"}
         fields: dict[str, typing.Any] = {
             key: tuple(value) if key in lists else value for key, value in document.items()
         }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel statistics of a node: which zones count, at which rates, and since when."""
 
+import collections
 import collections.abc
 import dataclasses
 import threading
@@ -25,7 +26,54 @@ class _Zone:
     uuid: str
     record: Record
     booted: int
+    pace: meter.Pace
     meter: meter.Meter
+    links: bool = False
+
+    @property
+    def is_hvm(self) -> bool:
+        return self.record.get("brand") in zone_tables.HVM
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What happened to a zone: it came, it does something else, or it went."""
+
+    at: int
+    zoneid: int
+    kind: str
+    arrived: "Watched | None" = None
+    profile: dict[str, float] = dataclasses.field(default_factory=dict)
+    cpus: float = 0.0
+    capped: bool = False
+
+
+@dataclasses.dataclass
+class Watched:
+    """A zone as one who watches follows it, with a meter that is that one's own."""
+
+    id: int
+    name: str
+    hvm: bool
+    links: bool
+    address: str
+    pace: meter.Pace
+    meter: meter.Meter
+
+
+class Watch:
+    """The zones from one moment on, and each change in the order in which it came."""
+
+    def __init__(self, metrics: "Metrics", at: int, zones: list[Watched], written: int) -> None:
+        self._metrics = metrics
+        self.at = at
+        self.zones = zones
+        #: What ZFS had written for the zones, in operations.
+        self.written = written
+        self.changes: collections.deque[Change] = collections.deque()
+
+    def close(self) -> None:
+        self._metrics.forget(self)
 
 
 class Metrics:
@@ -37,9 +85,10 @@ class Metrics:
         self._loads = node.state_file("loads")
         self._zones: dict[int, _Zone] = {}
         self._past = _Past()
-        profile = meter.idle(node.config.seed, GLOBAL) | _GLOBAL_LOAD
-        counts = meter.Meter(0, profile, node.config.cpus)
-        self._zones[0] = _Zone(0, GLOBAL, GLOBAL, {}, self.boot_time(), counts)
+        self._watches: list[Watch] = []
+        counts = meter.Meter(0, self._profile(GLOBAL), node.config.cpus)
+        pace = meter.Pace(node.config.seed, GLOBAL)
+        self._zones[0] = _Zone(0, GLOBAL, GLOBAL, {}, self.boot_time(), pace, counts)
 
     # -- what others tell --
 
@@ -48,8 +97,15 @@ class Metrics:
         with self._lock:
             uuid = vm["uuid"]
             booted = int(self._node.clock.now().timestamp())
-            counts = meter.Meter(self.hrtime(), self._profile(uuid), self._cpus(vm))
-            self._zones[zoneid] = _Zone(zoneid, vm["zonename"], uuid, vm, booted, counts)
+            cpus, capped = self._cpus(vm)
+            now = self.hrtime()
+            counts = meter.Meter(now, self._profile(uuid), cpus, capped)
+            pace = meter.Pace(self._node.config.seed, uuid)
+            links = bool(self._node.network.zone_links(vm["zonename"]))
+            zone = _Zone(zoneid, vm["zonename"], uuid, vm, booted, pace, counts, links)
+            self._zones[zoneid] = zone
+            for watch in self._watches:
+                watch.changes.append(Change(now, zoneid, "boot", _watched(zone)))
 
     def halt(self, zoneid: int) -> None:
         """A zone is gone, and its counters with it; the machine keeps what was done."""
@@ -57,7 +113,10 @@ class Metrics:
             zone = self._zones.pop(zoneid, None)
             if zone is None:
                 return
-            zone.meter.advance(self.hrtime())
+            now = self.hrtime()
+            zone.meter.advance(now)
+            for watch in self._watches:
+                watch.changes.append(Change(now, zoneid, "halt"))
             links = self._node.network.zone_links(zone.name)
             self._past.add(zone.meter, links[0].over[0] if links else "-")
 
@@ -68,26 +127,60 @@ class Metrics:
             raise ValueError(f"no such load: {', '.join(unknown)} ({', '.join(meter.KEYS)})")
         if any(value < 0 for value in rates.values()):
             raise ValueError("a load cannot be negative")
+        if any(rates.get(share, 0) > 1 for share in meter.SHARES):
+            raise ValueError(f"{' and '.join(meter.SHARES)} are parts of one")
         with self._lock:
             loads = self._loads.load({})
             loads[uuid] = {**loads.get(uuid, {}), **rates}
             self._loads.save(loads)
             for zone in self._zones.values():
                 if zone.uuid == uuid:
-                    zone.meter.change(self.hrtime(), self._profile(uuid))
+                    self._change(zone, self.hrtime())
+
+    def _change(self, zone: _Zone, now: int) -> None:
+        """A zone has another load, or other limits."""
+        profile, (cpus, capped) = self._profile(zone.uuid), self._cpus(zone.record)
+        zone.meter.change(now, profile, cpus, capped)
+        change = Change(now, zone.id, "change", None, profile, cpus, capped)
+        for watch in self._watches:
+            watch.changes.append(change)
 
     def _profile(self, uuid: str) -> dict[str, float]:
         scripted: dict[str, float] = self._loads.load({}).get(uuid, {})
-        return meter.idle(self._node.config.seed, uuid) | scripted
+        usual = meter.idle(self._node.config.seed, uuid)
+        return usual | (_GLOBAL_LOAD if uuid == GLOBAL else {}) | scripted
 
-    def _cpus(self, record: Record) -> float:
-        """How many processors a zone can keep busy."""
+    def _cpus(self, record: Record) -> tuple[float, bool]:
+        """How many processors a zone can keep busy, and whether its cap says so."""
         limits = [float(self._node.config.cpus)]
-        if record.get("cpu_cap"):
-            limits.append(int(record["cpu_cap"]) / 100)
         if record.get("vcpus"):
             limits.append(float(record["vcpus"]))
-        return min(limits)
+        cap = int(record.get("cpu_cap") or 0) / 100
+        return (cap, True) if cap and cap < min(limits) else (min(limits), False)
+
+    # -- who watches --
+
+    def watch(self) -> Watch:
+        """The zones as they are now, and from now on what changes."""
+        with self._lock:
+            now = self.hrtime()
+            self._follow_caps(now)
+            written = self._for_others()[0] + self._zones[0].meter.part("disk_write_ops")
+            zones = [_watched(zone) for zone in self._zones.values()]
+            watch = Watch(self, now, zones, written)
+            self._watches.append(watch)
+            return watch
+
+    def forget(self, watch: Watch) -> None:
+        with self._lock:
+            self._watches.remove(watch)
+
+    def settle(self) -> int:
+        """Take over what changed; the moment up to which each watch knows all."""
+        with self._lock:
+            now = self.hrtime()
+            self._follow_caps(now)
+            return now
 
     # -- what is read --
 
@@ -105,6 +198,7 @@ class Metrics:
             now = self.hrtime()
             self._follow_caps(now)
             views = [self._view(zone, now) for zone in self._zones.values()]
+            views[0] = dataclasses.replace(views[0], for_others=self._for_others())
             found = machine_tables.of_machine(self._machine(views, now))
             for view in views:
                 found += zone_tables.of_zone(view)
@@ -131,15 +225,25 @@ class Metrics:
         records = {vm["uuid"]: vm for vm in self._node.vms.all()}
         for zone in self._zones.values():
             zone.record = records.get(zone.uuid, zone.record)
-            if (cpus := self._cpus(zone.record)) != zone.meter.cpus:
-                zone.meter.change(now, self._profile(zone.uuid), cpus)
+            if self._cpus(zone.record) != (zone.meter.cpus, zone.meter.capped):
+                self._change(zone, now)
             zone.meter.advance(now)
+
+    def _for_others(self) -> tuple[int, int]:
+        """What ZFS wrote later, of its own accord: operations and bytes of all zones so far."""
+        keys = ("disk_write_ops", "disk_write")
+        operations, size = (
+            sum(zone.meter.count(key) - zone.meter.part(key) for zone in self._zones.values())
+            for key in keys
+        )
+        return self._past.written[0] + operations, self._past.written[1] + size
 
     def _view(self, zone: _Zone, now: int) -> zone_tables.ZoneView:
         zone.meter.advance(now)
         return zone_tables.ZoneView(
             zone.id,
             zone.name,
+            zone.pace,
             zone.meter,
             now,
             zone.booted,
@@ -168,6 +272,7 @@ class Metrics:
             idle_ns=self._past.idle(now * cpus - user - kernel),
             averages=averages,
             reads=self._past.reads + sum(view.meter.count("disk_read_ops") for view in views),
+            syscalls=self._past.syscalls + sum(view.meter.syscalls() for view in views),
             used=sum(zone_tables.memory(view)[0] for view in views),
             processes=80 + 20 * (len(views) - 1),
         )
@@ -191,11 +296,20 @@ def _own_link(link: network.Link, traffic: zone_tables.Traffic, now: int) -> kst
     return kstat.Kstat("link", 0, kstat.cut(link.name), "net", 0, now, data)
 
 
+def _watched(zone: _Zone) -> Watched:
+    address = next(
+        (ip.split("/")[0] for nic in zone.record.get("nics", []) for ip in nic.get("ips", [])), ""
+    )
+    counts = zone.meter.clone()
+    return Watched(zone.id, zone.name, zone.is_hvm, zone.links, address, zone.pace, counts)
+
+
 class _Past:
     """What zones did that are gone, and what was shown already and must not shrink."""
 
     def __init__(self) -> None:
-        self.user = self.kernel = self.reads = 0
+        self.user = self.kernel = self.reads = self.syscalls = 0
+        self.written = (0, 0)
         self.traffic: dict[str, zone_tables.Traffic] = {}
         self._shown = (0, 0, 0)
 
@@ -204,6 +318,11 @@ class _Past:
         self.user += user
         self.kernel += kernel
         self.reads += counts.count("disk_read_ops")
+        self.syscalls += counts.syscalls()
+        operations, size = (
+            counts.count(key) - counts.part(key) for key in ("disk_write_ops", "disk_write")
+        )
+        self.written = (self.written[0] + operations, self.written[1] + size)
         before = self.traffic.get(link, zone_tables.Traffic())
         self.traffic[link] = before.plus(zone_tables.Traffic.of(counts))
 

@@ -26,6 +26,7 @@ class MachineView:
     idle_ns: int
     averages: tuple[int, ...]
     reads: int
+    syscalls: int
     used: int
     processes: int
 
@@ -53,13 +54,13 @@ def _make(
 
 def _cpus(machine: MachineView) -> collections.abc.Iterator[kstat.Kstat]:
     for number in range(machine.cpus):
-        yield _make(machine, "cpu", number, "sys", "misc", _cpu_sys(machine))
+        yield _make(machine, "cpu", number, "sys", "misc", _cpu_sys(machine, number))
         info = _cpu_info(machine, number)
         yield _make(machine, "cpu_info", number, f"cpu_info{number}", "misc", info)
 
 
-def _cpu_sys(machine: MachineView) -> dict[str, kstat.Value]:
-    """Every processor does the same share of the work."""
+def _cpu_sys(machine: MachineView, number: int) -> dict[str, kstat.Value]:
+    """Every processor does the same share of the work; system calls do not divide."""
     user, kernel, idle = (
         total // machine.cpus for total in (machine.user_ns, machine.kernel_ns, machine.idle_ns)
     )
@@ -77,7 +78,7 @@ def _cpu_sys(machine: MachineView) -> dict[str, kstat.Value]:
         "cpu_ticks_wait": 0,
         "intr": machine.now // 4_000_000,
         "pswitch": machine.now // 5_000_000 + busy // 100_000,
-        "syscall": machine.now // 2_000_000 + user // 20_000,
+        "syscall": (machine.syscalls + machine.cpus - 1 - number) // machine.cpus,
         "trap": busy // 1_000_000,
         "xcalls": busy // 500_000,
     }

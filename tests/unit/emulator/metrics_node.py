@@ -9,7 +9,7 @@ import pathlib
 import threading
 
 from smartos_emulator import call as call_module
-from smartos_emulator import metrics, network, state
+from smartos_emulator import faults, metrics, network, state
 
 ONE = "0b6b1c52-7a9e-4d63-8f57-000000000001"
 TWO = "0b6b1c52-7a9e-4d63-8f57-000000000002"
@@ -21,6 +21,7 @@ class HandClock:
     def __init__(self):
         self.booted = datetime.datetime(2026, 3, 1, 8, 0, tzinfo=datetime.UTC)
         self.seconds = 100.0
+        self.speed = 1.0
         self.stopping = threading.Event()
 
     def monotonic(self):
@@ -45,6 +46,7 @@ class Config:
     etherstubs: tuple = ("stub0",)
     overlay_rules: tuple = ("sdc_overlay",)
     bhyve: bool = True
+    lacking_probes: tuple = ()
     admin_ip: str = "10.0.0.2"
     seed: int = 7
 
@@ -90,6 +92,7 @@ class Node:
         self.vms = Vms()
         self.network = network.Network(self)
         self.metrics = metrics.Metrics(self)
+        self.faults = faults.Faults(self.config.seed)
 
     def path(self, node_path):
         return self.dir / "root" / node_path.lstrip("/")
