@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One node, read once a cycle: one kstat command for all its zones, and DTrace's newest frames."""
+
+import concurrent.futures
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from ceilometer_plugin import conf as meters_conf
+from ceilometer_plugin import consumer, ledger, meters, roster
+from nova_smartos import readings
+from nova_smartos.smartos import errors, kstat, zfs
+
+LOG = logging.getLogger(__name__)
+
+#: The kstats that the table wants of each zone, and the module that each is of.
+_CAPS = ("cpucaps", "lockedmem", "nprocs")
+_SELECTORS = (
+    *map(kstat.Selector, ("caps", "link", "memory_cap", "tcp", "zone_vfs", "zone_zfs", "zones")),
+    kstat.Selector("unix", 0, "system_misc", "boot_time"),
+)
+_ROSTER_SECONDS = 10.0
+
+_NONE: frozenset[str] = frozenset()
+#: By source: what the table wants of a kstat, and what of that wraps after 32 bits.
+COUNTED: dict[str, tuple[str, ...]] = {}
+NARROW: dict[str, frozenset[str]] = {}
+for _meter in meters.METERS:
+    _source = _meter.source
+    _counter = _source.kernel if isinstance(_source, meters.Ratio) else _source
+    if isinstance(_counter, meters.Counter):
+        _of, _names = _counter.kstat, _counter.statistics
+        COUNTED[_of] = tuple(dict.fromkeys((*COUNTED.get(_of, ()), *_names)))
+        if _counter.narrow:
+            NARROW[_of] = NARROW.get(_of, _NONE) | frozenset(_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Zone:
+    """What was read of one zone."""
+
+    member: roster.Member
+    #: by the name that the table has for each
+    kstats: Mapping[str, readings.Counters]
+    #: those of its nics, by interface
+    links: Mapping[str, readings.Counters]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """What was read of a node."""
+
+    server_uuid: str
+    wall_ns: int
+    #: when it was read, by the node's clock since its boot, and which boot that was
+    read_ns: int
+    boot: int
+    members: Mapping[str, roster.Member]
+    zones: Mapping[str, Zone]
+    #: when each zone id began to mean which zone
+    zone_ids: Mapping[int, tuple[str, int]]
+    usage: Mapping[str, zfs.Usage]
+    frames: Sequence[consumer.Frame]
+
+
+class Source:
+    """One node that is read again and again, each time in a thread, never twice at once."""
+
+    def __init__(
+        self, place: meters_conf.Place, dtrace: consumer.Consumer | None, space_interval: float
+    ) -> None:
+        self.place = place
+        self.dtrace = dtrace
+        self.roster = roster.Roster(place.node)
+        self.failed = 0
+        self._drops = self._restarts = 0
+        self._space_interval = space_interval
+        self._space_read = float("-inf")
+        self._usage: dict[str, zfs.Usage] = {}
+        self._executor = concurrent.futures.ThreadPoolExecutor(1, f"smartos-{place.name}")
+        self._space = concurrent.futures.ThreadPoolExecutor(1, f"smartos-space-{place.name}")
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to follow the node."""
+        self.roster.start()
+        if self.dtrace is not None:
+            self.dtrace.start()
+
+    def stop(self) -> None:
+        """Let go of the node."""
+        self.roster.stop()
+        if self.dtrace is not None:
+            self.dtrace.close()
+        for executor in (self._executor, self._space):
+            executor.shutdown(wait=False, cancel_futures=True)
+        self.place.node.close()
+
+    def take_drops(self) -> int:
+        """What DTrace has lost since this was last asked."""
+        drops = 0 if self.dtrace is None else sum(self.dtrace.drops.values())
+        new, self._drops = drops - self._drops, drops
+        return new
+
+    def take_restarts(self) -> int:
+        """How often the consumer was started anew since this was last asked."""
+        restarts = 0 if self.dtrace is None else self.dtrace.restarts
+        new, self._restarts = restarts - self._restarts, restarts
+        return new
+
+    def take_failed(self) -> int:
+        """How many cycles gave nothing since this was last asked."""
+        failed, self.failed = self.failed, 0
+        return failed
+
+    def begin(self) -> "concurrent.futures.Future[Collected]":
+        """Read the node now; what comes of it is in the future."""
+        return self._executor.submit(self._collect)
+
+    def _collect(self) -> Collected:
+        members = self.roster.members(_ROSTER_SECONDS)
+        if members is None:
+            raise errors.NotStarted("the node does not tell of its VMs")
+        self._look_at_space()
+        found = self.place.node.kstat.read(_SELECTORS)
+        wall = time.time_ns()
+        dtrace = self.dtrace
+        # what has ended first: a newer run is another epoch
+        frames = [] if dtrace is None else [*dtrace.ended(), *dtrace.frames().values()]
+        with self._lock:
+            usage = dict(self._usage)
+        return Collected(
+            server_uuid=self.roster.server_uuid,
+            wall_ns=wall,
+            read_ns=max((each.snaptime_ns for each in found), default=0),
+            boot=next(each.number("boot_time") for each in found if each.module == "unix"),
+            members=members,
+            zones=_zones(members, found),
+            zone_ids=_zone_ids(found),
+            usage=usage,
+            frames=frames,
+        )
+
+    def _look_at_space(self) -> None:
+        """Ask what datasets take, beside the cycle; what was known before serves meanwhile."""
+        now = time.monotonic()
+        if now - self._space_read < self._space_interval:
+            return
+        first = not self._usage
+        self._space_read = now
+        asked = self._space.submit(self._read_space)
+        if first:
+            asked.result()
+
+    def _read_space(self) -> None:
+        try:
+            usage = {each.name: each for each in self.place.node.zfs.usage()}
+        except errors.SmartOSError as error:
+            LOG.warning("Node %s does not tell what datasets take: %s", self.place.name, error)
+            usage = {}
+        with self._lock:
+            self._usage = usage
+
+
+def readings_of(
+    found: Iterable[readings.Counters],
+    macs: Mapping[str, str],
+    node: str,
+    wall_ns: int,
+    *,
+    since_ns: int,
+) -> Iterator[ledger.Reading]:
+    """Kstats of one zone for the ledger; `macs` are its nics by interface.
+
+    What began before `since_ns` counts from its first reading.
+    """
+    for each in found:
+        source, resource = source_of(each.module, each.name), ""
+        if source == "link":
+            interface = interface_of(each)
+            if interface not in macs:
+                continue
+            resource = macs[interface]
+        counted = COUNTED.get(source or "")
+        if counted is None or source is None:
+            continue
+        yield ledger.Reading(
+            key=f"{node}/{source}/{each.instance}/{each.name}/{each.crtime_ns}",
+            resource=resource,
+            source=source,
+            node=node,
+            born_ns=each.crtime_ns,
+            read_ns=each.snaptime_ns,
+            wall_ns=wall_ns,
+            values={name: each.numbers[name] for name in counted if name in each.numbers},
+            narrow=NARROW.get(source, _NONE),
+            start={} if each.crtime_ns >= since_ns else None,
+        )
+
+
+def interface_of(link: readings.Counters) -> str:
+    """The nic that a zone's link is, which the kernel names after the zone's id."""
+    return link.name.partition("_")[2] or link.name
+
+
+def source_of(module: str, name: str) -> str | None:
+    """What the table calls a kstat; None for those that it does not know."""
+    if module == "caps":
+        kind = name.partition("_zone_")[0]
+        return f"caps.{kind}" if kind in _CAPS else None
+    if module == "tcp":
+        return "tcp" if name == "tcp" else None
+    return module
+
+
+def _zones(
+    members: Mapping[str, roster.Member], found: Iterable[kstat.Instance]
+) -> dict[str, Zone]:
+    kstats: dict[str, dict[str, readings.Counters]] = {}
+    links: dict[str, dict[str, readings.Counters]] = {}
+    for each in found:
+        zonename = each.zonename
+        if zonename is None and each.module == ledger.GAPS_OF:
+            where = f"{each.module}:{each.instance}:{each.name}"
+            raise errors.OutputError(f"kstat {where} names no zone")
+        if zonename is None or zonename not in members:
+            continue
+        source = source_of(each.module, each.name)
+        if source == "link":
+            counters = readings.Counters.of(each)
+            links.setdefault(zonename, {})[interface_of(counters)] = counters
+        elif source is not None:
+            kstats.setdefault(zonename, {})[source] = readings.Counters.of(each)
+    return {
+        zonename: Zone(members[zonename], each, links.get(zonename, {}))
+        for zonename, each in kstats.items()
+        if ledger.GAPS_OF in each
+    }
+
+
+def _zone_ids(found: Iterable[kstat.Instance]) -> dict[int, tuple[str, int]]:
+    return {
+        each.instance: (each.zonename or "", each.crtime_ns or 0)
+        for each in found
+        if each.module == ledger.GAPS_OF
+    }

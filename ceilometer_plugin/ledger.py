@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledger: what each instance has used in all, kept so that no total ever decreases.
+
+A counter of the kernel lives as long as its zone is up; DTrace's as long as a consumer runs. Each
+such life is an epoch. The ledger keeps the newest reading of every epoch, and a total is the sum
+over epochs of what was counted since the epoch's start: so a reading may come twice, or late, and
+nothing is counted twice. What follows from a reading is emitted only once it is on the disk.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import pathlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS account (uuid TEXT PRIMARY KEY, document TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS taken (id TEXT PRIMARY KEY);
+"""
+#: The source that every zone has: its epochs tell of what time nothing is known.
+GAPS_OF = "zones"
+
+_VERSION = 1
+# An epoch that a newer one has followed is summed up once no late reading of it is expected.
+_SETTLED_NS = 7 * 24 * 3600 * 10**9
+_WRAP = 2**32
+
+
+@dataclasses.dataclass
+class Epoch:
+    """One life of the counters of one source, and their newest reading."""
+
+    #: the nic or disk whose counters these are; "" is the instance
+    resource: str
+    source: str
+    node: str
+    #: when it began, and when it was last read: of the node's clock since its boot
+    born_ns: int
+    read_ns: int
+    #: when it was last read, by the clock of the one who read
+    wall_ns: int
+    values: dict[str, int]
+    #: what does not count: it was there before the ledger
+    start: dict[str, int] = dataclasses.field(default_factory=dict)
+    #: when it was over, by the node's clock or by that of the one who read
+    end_ns: int | None = None
+    end_wall_ns: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.end_ns is not None or self.end_wall_ns is not None
+
+    @property
+    def gap_ns(self) -> int:
+        """The time between its last reading and its end."""
+        if self.end_ns is not None:
+            return max(0, self.end_ns - self.read_ns)
+        if self.end_wall_ns is not None:
+            return max(0, self.end_wall_ns - self.wall_ns)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The counters of one source at one moment."""
+
+    key: str
+    resource: str
+    source: str
+    node: str
+    born_ns: int
+    read_ns: int
+    wall_ns: int
+    values: Mapping[str, int]
+    #: those that begin anew after 32 bits
+    narrow: frozenset[str] = frozenset()
+    #: what an epoch that is new is to count from; None is from its first reading
+    start: Mapping[str, int] | None = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Account:
+    """All that is known of one instance's use."""
+
+    uuid: str
+    owner: dict[str, Any] = dataclasses.field(default_factory=dict)
+    #: what a nic or disk is called, by its name in the epochs
+    resources: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    epochs: dict[str, Epoch] = dataclasses.field(default_factory=dict)
+    #: sums of the epochs that are no longer kept, by resource, source and counter
+    settled: dict[str, dict[str, dict[str, int]]] = dataclasses.field(default_factory=dict)
+    settled_gap_ns: int = 0
+    anomalies: int = 0
+    #: the node that it was last seen on
+    node: str = ""
+    #: whether some of its use was before the ledger
+    partial: bool = False
+    #: cycles in which its last totals were given since it is gone
+    gone: int = 0
+    #: the resources and sources of which a first sample was given
+    announced: set[tuple[str, str]] = dataclasses.field(default_factory=set)
+    #: by nic: what was last given as a delta, and when
+    given: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def gap_ns(self) -> int:
+        """The time of which it is not known what was used: an epoch's, after its last reading."""
+        return self.settled_gap_ns + sum(
+            epoch.gap_ns for epoch in self.epochs.values() if epoch.source == GAPS_OF
+        )
+
+    def births(self) -> dict[tuple[str, str], int]:
+        """When the counters that are not announced were zero, by resource and source."""
+        found: dict[tuple[str, str], int] = {}
+        for epoch in self.epochs.values():
+            place = (epoch.resource, epoch.source)
+            if place not in self.announced:
+                born = epoch.wall_ns - (epoch.read_ns - epoch.born_ns)
+                found[place] = min(born, found.get(place, born))
+        return found
+
+    @property
+    def read_ns(self) -> int:
+        """The moment of its newest reading."""
+        return max((epoch.wall_ns for epoch in self.epochs.values()), default=0)
+
+    def note(self, reading: Reading) -> None:
+        """Take a reading; one that is older than what is known changes nothing."""
+        epoch = self.epochs.get(reading.key)
+        if epoch is None:
+            self._begin(reading)
+            return
+        if reading.read_ns <= epoch.read_ns:
+            return
+        values = dict(epoch.values)
+        for name, value in reading.values.items():
+            before = values.get(name, 0)
+            if name in reading.narrow:
+                value = before + (value - before) % _WRAP
+            if value < before:
+                self.anomalies += 1
+            else:
+                values[name] = value
+        epoch.values = values
+        epoch.read_ns, epoch.wall_ns = reading.read_ns, reading.wall_ns
+        if epoch.ended and not epoch.gap_ns and epoch.wall_ns > (epoch.end_wall_ns or 0):
+            # it was thought to be over, and is not
+            epoch.end_ns = epoch.end_wall_ns = None
+
+    def _begin(self, reading: Reading) -> None:
+        start = reading.values if reading.start is None else reading.start
+        last = self._newest(reading.resource, reading.source)
+        if last is not None and reading.wall_ns < last.wall_ns - _SETTLED_NS:
+            # its boot may be summed up already, and must not count twice
+            self.anomalies += 1
+            return
+        self.partial = self.partial or reading.start is None
+        if last is not None and not last.ended and last.wall_ns < reading.wall_ns:
+            if last.node == reading.node and last.read_ns <= reading.born_ns:
+                last.end_ns = reading.born_ns
+            else:
+                last.end_wall_ns = reading.wall_ns - (reading.read_ns - reading.born_ns)
+        self.epochs[reading.key] = Epoch(
+            resource=reading.resource,
+            source=reading.source,
+            node=reading.node,
+            born_ns=reading.born_ns,
+            read_ns=reading.read_ns,
+            wall_ns=reading.wall_ns,
+            values=dict(reading.values),
+            start=dict(start),
+        )
+        self._settle(reading.wall_ns)
+
+    def end(self, node: str, wall_ns: int) -> None:
+        """The instance is down on a node, since that moment."""
+        for epoch in self.epochs.values():
+            if epoch.node == node and not epoch.ended:
+                epoch.end_wall_ns = wall_ns
+
+    def _newest(self, resource: str, source: str) -> Epoch | None:
+        found = [
+            epoch
+            for epoch in self.epochs.values()
+            if epoch.source == source and epoch.resource == resource
+        ]
+        return max(found, key=lambda epoch: epoch.wall_ns, default=None)
+
+    def _settle(self, now_ns: int) -> None:
+        old = [
+            key
+            for key, epoch in self.epochs.items()
+            if epoch.wall_ns < now_ns - _SETTLED_NS
+            and epoch is not self._newest(epoch.resource, epoch.source)
+        ]
+        for key in old:
+            epoch = self.epochs.pop(key)
+            if epoch.source == GAPS_OF:
+                self.settled_gap_ns += epoch.gap_ns
+            sums = self.settled.setdefault(epoch.resource, {}).setdefault(epoch.source, {})
+            for name, value in epoch.values.items():
+                sums[name] = sums.get(name, 0) + value - epoch.start.get(name, 0)
+
+    def totals(self) -> dict[tuple[str, str], dict[str, int]]:
+        """All that was counted, by resource and source."""
+        found: dict[tuple[str, str], dict[str, int]] = {
+            (resource, source): dict(sums)
+            for resource, sources in self.settled.items()
+            for source, sums in sources.items()
+        }
+        for epoch in self.epochs.values():
+            place = (epoch.resource, epoch.source)
+            start, sums = epoch.start, found.get(place)
+            if sums is None:
+                found[place] = {
+                    name: value - start.get(name, 0) for name, value in epoch.values.items()
+                }
+                continue
+            for name, value in epoch.values.items():
+                sums[name] = sums.get(name, 0) + value - start.get(name, 0)
+        return found
+
+
+class Busy(RuntimeError):
+    """Another agent has the ledger."""
+
+
+class Ledger:
+    """All accounts, in memory and on the disk."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        """Open it, or begin one; OSError or sqlite3.Error when that cannot be."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = path.with_name(f"{path.name}.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise Busy(f"{path} is in use by another polling agent") from error
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.executescript(_SCHEMA)
+        rows = self._database.execute("SELECT uuid, document FROM account")
+        self.accounts = {uuid: _account(uuid, json.loads(text)) for uuid, text in rows}
+        self.facts: dict[str, Any] = {
+            name: json.loads(value)
+            for name, value in self._database.execute("SELECT name, value FROM fact")
+        }
+        self._taken = {id_ for (id_,) in self._database.execute("SELECT id FROM taken")}
+        self._changed: set[str] = set()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._database.close()
+        self._lock.close()
+
+    def account(self, uuid: str) -> Account:
+        """The account of an instance, which is written with the next commit."""
+        self._changed.add(uuid)
+        return self.accounts.setdefault(uuid, Account(uuid))
+
+    def forget(self, uuid: str) -> None:
+        """Remove the account of an instance that is gone for good."""
+        del self.accounts[uuid]
+        self._changed.add(uuid)
+
+    def is_taken(self, reading: str) -> bool:
+        """Whether this reading of the spool is in the ledger, though it may still lie there."""
+        return reading in self._taken
+
+    def commit(self, taken: Iterable[str] = ()) -> None:
+        """Write what has changed, all or nothing, and return when it is on the disk.
+
+        `taken` are the readings of the spool that are in it now.
+        """
+        taken = list(taken)
+        documents = [
+            (uuid, json.dumps(_document(self.accounts[uuid]), separators=(",", ":")))
+            for uuid in self._changed
+            if uuid in self.accounts
+        ]
+        removed = [(uuid,) for uuid in self._changed if uuid not in self.accounts]
+        facts = [(name, json.dumps(value)) for name, value in self.facts.items()]
+        with self._transaction() as database:
+            database.executemany("INSERT OR REPLACE INTO account VALUES (?, ?)", documents)
+            database.executemany("DELETE FROM account WHERE uuid = ?", removed)
+            database.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", facts)
+            database.executemany("INSERT OR REPLACE INTO taken VALUES (?)", [(t,) for t in taken])
+        self._changed.clear()
+        self._taken.update(taken)
+
+    def untake(self, readings: Iterable[str]) -> None:
+        """Forget the names of readings that no longer lie in the spool."""
+        gone = [(reading,) for reading in readings]
+        self._database.executemany("DELETE FROM taken WHERE id = ?", gone)
+        self._taken.difference_update(reading for (reading,) in gone)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._database
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+
+def _document(account: Account) -> dict[str, Any]:
+    document = {
+        field.name: getattr(account, field.name)
+        for field in dataclasses.fields(account)
+        if field.name not in ("uuid", "epochs")
+    }
+    # not asdict(), which copies every value and is what a cycle would spend its time on
+    document["epochs"] = {key: vars(epoch) for key, epoch in account.epochs.items()}
+    document["announced"] = sorted(account.announced)
+    return {**document, "version": _VERSION}
+
+
+def _account(uuid: str, document: dict[str, Any]) -> Account:
+    if document.pop("version") != _VERSION:
+        raise ValueError(f"the ledger's account {uuid} is of another version than {_VERSION}")
+    epochs = {key: Epoch(**each) for key, each in document.pop("epochs").items()}
+    announced = {(resource, source) for resource, source in document.pop("announced")}
+    return Account(uuid=uuid, epochs=epochs, announced=announced, **document)

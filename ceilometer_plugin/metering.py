@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cycle: read all nodes at once, enter it into the ledger, and give the samples.
+
+What a sample says is on the disk before it is given. A node that is away, or slow, delays no other:
+its counters hold what its zones use meanwhile.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ceilometer import sample
+from oslo_config import cfg
+
+import dtrace_scripts
+from ceilometer_plugin import collection, ledger, meters, probed, roster, samples
+from ceilometer_plugin import conf as meters_conf
+from ceilometer_plugin.consumer import program
+from nova_smartos import readings
+from nova_smartos.smartos import errors
+
+LOG = logging.getLogger(__name__)
+
+# How long the account of an instance that is gone waits for a late reading.
+_FORGET_NS = 7 * 24 * 3600 * 10**9
+_MS = 10**6
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeView:
+    """A node at one cycle: what its own samples are made of."""
+
+    uuid: str
+    name: str
+    wall_ns: int
+    values: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cycle:
+    """What one cycle has found; a polling agent takes it for a resource."""
+
+    instances: Sequence[samples.View]
+    nodes: Sequence[NodeView]
+
+    def samples(self, meter: meters.Meter) -> Iterator[sample.Sample]:
+        """The samples of one meter."""
+        if meter.resource == meters.NODE:
+            what = meter.source.what if isinstance(meter.source, meters.Own) else meter.name
+            for node in self.nodes:
+                if what in node.values:
+                    volume = node.values[what]
+                    yield samples.of_node(meter, node.uuid, node.name, volume, node.wall_ns)
+            return
+        for view in self.instances:
+            yield from samples.of_instance(meter, view)
+
+
+class Metering:
+    """All nodes of one polling agent, and its ledger."""
+
+    def __init__(
+        self, conf: cfg.ConfigOpts, *, finals: bool = True, from_boot: bool = False
+    ) -> None:
+        """Nothing is opened and no node is asked before the first cycle.
+
+        Without `finals` the spools are left alone; with `from_boot` what runs already counts since
+        its boot, though the ledger has not seen that.
+        """
+        self._finals = finals
+        self._from_boot = from_boot
+        self._options = conf[meters_conf.GROUP]
+        self._places = meters_conf.places(conf)
+        self._lock = threading.Lock()
+        self._ledger: ledger.Ledger | None = None
+        self._sources: list[collection.Source] = []
+        self._pending: dict[str, concurrent.futures.Future[collection.Collected]] = {}
+        self._members: dict[str, Mapping[str, roster.Member]] = {}
+        self._numbers: dict[str, probed.Numbers] = {}
+        self._told: dict[str, int] = {}
+        # by instance: the totals that were given last, and of when
+        self._given: dict[str, tuple[int, samples.Totals]] = {}
+        self._drops: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Let go of the nodes and the ledger."""
+        for source in self._sources:
+            source.stop()
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def cycle(self) -> Cycle:
+        """Read every node once."""
+        with self._lock:
+            book = self._open()
+            found = self._collect()
+            taken = self._take_finals(book)
+            for source, collected in found:
+                self._enter(book, source, collected)
+            nodes = [
+                self._node_view(book, source, dict(_by_name(found))) for source in self._sources
+            ]
+            before = {uuid: (each.given, each.gone) for uuid, each in book.accounts.items()}
+            gone = self._see_who_is_gone(book, {each.server_uuid for _, each in found})
+            moved = {
+                member.uuid: self._moved(book.account(member.uuid), each.wall_ns)
+                for _, each in found
+                for member in each.members.values()
+            }
+            try:
+                book.commit(reading.id for _, reading in taken)
+            except (OSError, sqlite3.Error) as error:
+                LOG.error("The ledger cannot be written, so there are no samples: %s", error)
+                for uuid, (given, cycles) in before.items():
+                    book.accounts[uuid].given, book.accounts[uuid].gone = given, cycles
+                book.facts["ledger_failed"] = book.facts.get("ledger_failed", 0) + 1
+                return Cycle([], nodes)
+            self._forget_taken(book, taken)
+            return Cycle(self._views(book, found, gone, moved), nodes)
+
+    # the nodes
+
+    def _open(self) -> ledger.Ledger:
+        if self._ledger is None:
+            self._ledger = ledger.Ledger(pathlib.Path(self._options.ledger))
+            for uuid, account in self._ledger.accounts.items():
+                self._given[uuid] = account.read_ns, account.totals()
+            for place in self._places:
+                dtrace = None
+                if self._options.scripts:
+                    dtrace = program.Program(
+                        place.node,
+                        place.name,
+                        _texts(self._options.scripts),
+                        period_seconds=self._options.dtrace_period,
+                    )
+                self._sources.append(collection.Source(place, dtrace, self._options.space_interval))
+            for source in self._sources:
+                source.start()
+        return self._ledger
+
+    def _collect(self) -> list[tuple[collection.Source, collection.Collected]]:
+        """What the nodes tell in time."""
+        for source in self._sources:
+            if source.place.name not in self._pending:
+                self._pending[source.place.name] = source.begin()
+        concurrent.futures.wait(self._pending.values(), self._options.collect_timeout)
+        found = []
+        for source in self._sources:
+            name = source.place.name
+            future = self._pending[name]
+            if not future.done():
+                LOG.warning("Node %s is slow: its samples come with a later cycle", name)
+                source.failed += 1
+                continue
+            del self._pending[name]
+            try:
+                found.append((source, future.result()))
+            except errors.SmartOSError as error:
+                LOG.warning("Node %s gives no samples in this cycle: %s", name, error)
+                source.failed += 1
+        return found
+
+    # the ledger
+
+    def _take_finals(self, book: ledger.Ledger) -> list[tuple[readings.Spool, readings.Reading]]:
+        """Enter what nova-compute has left in the spools."""
+        taken: list[tuple[readings.Spool, readings.Reading]] = []
+        for directory in {place.spool_directory for place in self._places}:
+            if directory is None or not self._finals:
+                continue
+            spool = readings.Spool(directory)
+            try:
+                for reading in spool.readings():
+                    if not book.is_taken(reading.id):
+                        self._enter_final(book, reading)
+                    taken.append((spool, reading))
+            except OSError as error:
+                LOG.error("The final readings in %s cannot be read: %s", directory, error)
+        return taken
+
+    def _enter_final(self, book: ledger.Ledger, reading: readings.Reading) -> None:
+        facts = self._facts(book, reading.server_uuid)
+        facts["finals_failed"] += reading.failed
+        member = roster.Member.of(reading.vm)
+        if member is None:
+            LOG.warning("The final reading %s is of no instance of Nova's", reading.id)
+            return
+        account = self._introduce(book, member, reading.server_uuid)
+        for each in collection.readings_of(
+            reading.kstats,
+            _macs(account),
+            reading.server_uuid,
+            reading.taken_ns,
+            # a node that was never polled is met with this
+            since_ns=facts.get("since_ns", 0),
+        ):
+            account.note(each)
+
+    def _enter(
+        self, book: ledger.Ledger, source: collection.Source, collected: collection.Collected
+    ) -> None:
+        facts = self._facts(book, collected.server_uuid)
+        if facts.setdefault("boot", collected.boot) != collected.boot:
+            facts |= {"boot": collected.boot, "since_ns": 0}
+        since = facts.setdefault("since_ns", 0 if self._from_boot else collected.read_ns)
+        book.facts[f"place/{source.place.name}"] = collected.server_uuid
+        self._members[collected.server_uuid] = collected.members
+        for zonename, member in collected.members.items():
+            account = self._introduce(book, member, collected.server_uuid)
+            zone = collected.zones.get(zonename)
+            if zone is None:
+                if not member.running:
+                    account.end(collected.server_uuid, member.ended_ns or collected.wall_ns)
+                continue
+            for each in collection.readings_of(
+                [*zone.kstats.values(), *zone.links.values()],
+                _macs(account),
+                collected.server_uuid,
+                collected.wall_ns,
+                since_ns=since,
+            ):
+                account.note(each)
+        numbers = self._numbers.setdefault(source.place.name, probed.Numbers())
+        for uuid, reading in numbers.readings(collected):
+            book.account(uuid).note(reading)
+
+    def _introduce(
+        self, book: ledger.Ledger, member: roster.Member, server_uuid: str
+    ) -> ledger.Account:
+        """The account of a member, and what is to be known of it once it is gone."""
+        account = book.account(member.uuid)
+        account.owner = dict(member.owner)
+        account.node, account.gone = server_uuid, 0
+        for nic in member.nics:
+            account.resources[nic.mac] = {"interface": nic.interface, "port": nic.port}
+        return account
+
+    def _facts(self, book: ledger.Ledger, server_uuid: str) -> dict[str, int]:
+        """What is kept of a node: since when in which boot it is metered, and what was lost."""
+        facts: dict[str, int] = book.facts.setdefault(
+            f"node/{server_uuid}", {"finals_failed": 0, "failed": 0, "drops": 0, "restarts": 0}
+        )
+        return facts
+
+    def _see_who_is_gone(self, book: ledger.Ledger, answered: set[str]) -> list[str]:
+        """Instances that their node no longer has; theirs are the last samples."""
+        present = {member.uuid for members in self._members.values() for member in members.values()}
+        gone = []
+        now = time.time_ns()
+        for uuid, account in list(book.accounts.items()):
+            if uuid in present or account.node not in answered:
+                continue
+            if not account.gone:
+                account.end(account.node, now)
+            if account.gone < self._options.final_cycles:
+                book.account(uuid).gone += 1
+                gone.append(uuid)
+            elif (
+                max((each.wall_ns for each in account.epochs.values()), default=0)
+                < now - _FORGET_NS
+            ):
+                book.forget(uuid)
+                self._given.pop(uuid, None)
+        return gone
+
+    def _moved(self, account: ledger.Account, wall_ns: int) -> dict[str, tuple[int, int, int]]:
+        """What went over each nic since the cycle before, which is given only once."""
+        moved, given = {}, {}
+        for (mac, source), sums in account.totals().items():
+            if source != "link":
+                continue
+            before = account.given.get(mac)
+            now = {"at": wall_ns, "in": sums.get("rbytes64", 0), "out": sums.get("obytes64", 0)}
+            if before is not None:
+                # a total that is lower than one that was given would be a mistake of ours
+                moved[mac] = (
+                    now["in"] - before["in"], now["out"] - before["out"], wall_ns - before["at"]
+                )  # fmt: skip
+            given[mac] = now
+        account.given = given
+        return moved
+
+    def _forget_taken(
+        self, book: ledger.Ledger, taken: Sequence[tuple[readings.Spool, readings.Reading]]
+    ) -> None:
+        gone = []
+        for spool, reading in taken:
+            with contextlib.suppress(OSError):
+                spool.remove(reading)
+                gone.append(reading.id)
+        try:
+            book.untake(gone)
+        except sqlite3.Error as error:
+            LOG.warning("The ledger keeps names of readings that are gone: %s", error)
+
+    # what is given
+
+    def _views(
+        self,
+        book: ledger.Ledger,
+        found: Sequence[tuple[collection.Source, collection.Collected]],
+        gone: Sequence[str],
+        moved: Mapping[str, Mapping[str, tuple[int, int, int]]],
+    ) -> list[samples.View]:
+        best: dict[str, tuple[collection.Collected, roster.Member, collection.Zone | None]] = {}
+        for _, collected in found:
+            for zonename, member in collected.members.items():
+                zone = collected.zones.get(zonename)
+                # of two nodes, or a VM and its stand-in, the one that runs
+                if member.uuid not in best or zone is not None:
+                    best[member.uuid] = (collected, member, zone)
+        views = [
+            self._view(book.accounts[uuid], collected, member, zone, moved.get(uuid, {}))
+            for uuid, (collected, member, zone) in best.items()
+        ]
+        views += [self._view(book.accounts[uuid], None, None, None, {}) for uuid in gone]
+        return [view for view in views if view.account.owner]
+
+    def _view(
+        self,
+        account: ledger.Account,
+        collected: collection.Collected | None,
+        member: roster.Member | None,
+        zone: collection.Zone | None,
+        moved: Mapping[str, tuple[int, int, int]],
+    ) -> samples.View:
+        births = account.births()
+        # durable with the next commit: after a crash it is rather given twice than never
+        account.announced |= births.keys()
+        wall, totals = collected.wall_ns if collected else account.read_ns, account.totals()
+        given_ns, given = self._given.get(account.uuid, (wall, None))
+        self._given[account.uuid] = wall, totals
+        quality = self._quality(account)
+        drops = self._drops.get(collected.server_uuid, 0) if collected else 0
+        return samples.View(
+            account=account,
+            totals=totals,
+            given=given if wall - given_ns > samples.LONG_NS else None,
+            member=member,
+            zone=zone,
+            usage=collected.usage if collected else {},
+            moved=moved,
+            births=births,
+            wall_ns=wall,
+            quality=quality,
+            probed_quality=f"drops:{drops}" if drops else quality,
+        )
+
+    def _quality(self, account: ledger.Account) -> str:
+        gap = account.gap_ns
+        new = gap - self._told.get(account.uuid, 0)
+        self._told[account.uuid] = gap
+        if new > 0:
+            return f"gap:{new // _MS}ms"
+        return "partial" if account.partial else "exact"
+
+    def _node_view(
+        self,
+        book: ledger.Ledger,
+        source: collection.Source,
+        found: Mapping[str, collection.Collected],
+    ) -> NodeView:
+        name = source.place.name
+        uuid = book.facts.get(f"place/{name}", name)
+        collected = found.get(name)
+        wall = collected.wall_ns if collected else time.time_ns()
+        facts = self._facts(book, uuid)
+        facts["failed"] += source.take_failed()
+        dtrace = source.dtrace
+        if dtrace is not None:
+            lost = source.take_drops()
+            facts["drops"] += lost
+            facts["restarts"] += source.take_restarts()
+            self._drops[uuid] = lost
+        values: dict[str, Any] = {key: facts[key] for key in ("finals_failed", "failed", "drops")}
+        values["ledger_failed"] = book.facts.get("ledger_failed", 0)
+        if dtrace is not None:
+            values["restarts"] = facts["restarts"]
+        if collected is not None and name in self._numbers:
+            values |= self._numbers[name].ratios(book, collected)
+        return NodeView(uuid, name, wall, values)
+
+
+def _by_name(
+    found: Sequence[tuple[collection.Source, collection.Collected]],
+) -> Iterator[tuple[str, collection.Collected]]:
+    for source, collected in found:
+        yield source.place.name, collected
+
+
+def _macs(account: ledger.Account) -> dict[str, str]:
+    """The account's nics by interface."""
+    return {told["interface"]: mac for mac, told in account.resources.items()}
+
+
+def _texts(scripts: Sequence[str]) -> dict[str, str]:
+    """The D scripts; FileNotFoundError for one that we do not have."""
+    return {name: dtrace_scripts.path(name).read_text() for name in scripts}
