@@ -45,8 +45,11 @@ gate: ## user stories and Tempest on a real cloud: make gate ARGS="stories --kee
 genconfig: $(VENV)/.test ## write etc/*.conf.sample anew
 	$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/nova-smartos.conf
 	$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/network.conf
+	$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/smartos-meters.conf
 
-gendocs: $(VENV)/.test ## write anew what is made from code: doc/source/user and etc/metadefs
+gendocs: $(VENV)/.test ## write anew what is made from code: documents, etc/metadefs, entry points
+	$(BIN)/python -m doc.dashboard
+	$(BIN)/python -m doc.meters
 	$(BIN)/python -m doc.properties
 	$(BIN)/python -m doc.support_matrix
 

@@ -3,10 +3,10 @@
 
 import json
 import pathlib
-import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+from doc import tables
 from nova_smartos.translate import specs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -94,9 +94,9 @@ def document() -> str:
     )  # fmt: skip
     return (
         _INTRODUCTION
-        + _table(("Name", "Values", "Brands", "Written as", "vmadm's", "Meaning"), rows)
+        + tables.table(("Name", "Values", "Brands", "Written as", "vmadm's", "Meaning"), rows)
         + _UNABLE
-        + _table(("Flavor", "Image", "But these are taken", "Why not"), unable)
+        + tables.table(("Flavor", "Image", "But these are taken", "Why not"), unable)
     )
 
 
@@ -173,26 +173,6 @@ def _brands(names: Iterable[str]) -> list[str]:
 
 def _quoted(text: str) -> str:
     return f"``{text}``"
-
-
-def _wrap(text: str, first: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        100,
-        initial_indent=first,
-        subsequent_indent=" " * len(first),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [".. list-table::", "   :header-rows: 1", ""]
-    for row in (head, *rows):
-        for at, cell in enumerate(row):
-            first = f"   {' ' if at else '*'} - "
-            lines += _wrap(cell, first) or [first.rstrip()]
-    return "\n".join(lines) + "\n"
 
 
 def write() -> None:

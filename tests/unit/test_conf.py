@@ -119,7 +119,11 @@ def test_the_log_names_the_node(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize(
     ("config", "sample"),
-    [("nova-smartos.conf", "nova-smartos.conf.sample"), ("network.conf", "network.conf.sample")],
+    [
+        ("nova-smartos.conf", "nova-smartos.conf.sample"),
+        ("network.conf", "network.conf.sample"),
+        ("smartos-meters.conf", "smartos-meters.conf.sample"),
+    ],
 )
 def test_the_sample_files_are_up_to_date(config: str, sample: str, tmp_path: pathlib.Path) -> None:
     """When this fails, run `make genconfig`."""

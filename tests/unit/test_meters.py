@@ -1,73 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Meters made of kstats, as a node prints them."""
+"""The table of meters, and what is made from it."""
 
-import json
-import typing
+import importlib.metadata
+import warnings
+from collections.abc import Iterator
 
 import pytest
 
 from ceilometer_plugin import meters
-from nova_smartos.smartos import errors, node
-from tests.unit import fake_transport
-
-ARGV = ("kstat", "-j", "zones:::")
-WEB = "3d2ac1e9-7a0f-4f0e-9d13-5b6f1c8e2a40"
-DATABASE = "3d2ac1e9-7a0f-4f0e-9d13-5b6f1c8e2a41"
-CPU = meters.Meter("cpu", "cumulative", "ns", "zones", ("nsec_user", "nsec_sys"))
+from doc import dashboard
+from doc import meters as written
 
 
-def zone(instance: int, name: str, **data: typing.Any) -> dict[str, typing.Any]:
-    """A kstat of class zone_misc."""
-    return {
-        "module": "zones",
-        "instance": instance,
-        "name": name[:30],
-        "class": "zone_misc",
-        "type": 1,
-        "snaptime": 9000.5,
-        "data": {"zonename": name, "nsec_waitrq": 5, "crtime": 100.25, "snaptime": 9000.5, **data},
+def test_a_name_means_one_meter() -> None:
+    assert len(meters.BY_NAME) == len(meters.METERS)
+    assert len({each.attribute for each in meters.METERS}) == len(meters.METERS)
+
+
+def test_what_bills_a_counter_can_never_come_from_dtrace() -> None:
+    """Ceilometer's own meters are the kernel's; what DTrace counts is named as ours."""
+    probed = [each for each in meters.METERS if isinstance(each.source, meters.Probes)]
+    assert probed
+    assert all(each.name.startswith("smartos.") for each in probed)
+    assert all(each.bound == meters.PROBES for each in probed)
+
+
+def test_every_row_says_all() -> None:
+    counted = (meters.Counter, meters.Probes, meters.Below, meters.Own)
+    for meter in meters.METERS:
+        assert meter.type in (meters.CUMULATIVE, meters.DELTA, meters.GAUGE), meter.name
+        assert meter.resource in (meters.INSTANCE, meters.NIC, meters.DISK, meters.NODE), meter.name
+        assert meter.unit or meter.name == "power.state"
+        assert meter.bound and str(meter.source) and meter.brands, meter.name
+        # what is counted is cumulative, and nothing else
+        shrinks = meter.name == "smartos.metering.gap"
+        cumulative = isinstance(meter.source, counted) and not shrinks
+        assert cumulative == (meter.type == meters.CUMULATIVE), meter.name
+
+
+def test_the_bounds_of_a_distribution_grow() -> None:
+    bounds: dict[str, list[int]] = {}
+    for meter in meters.METERS:
+        if isinstance(meter.source, meters.Below):
+            bounds.setdefault(meter.name.rpartition(".below.")[0], []).append(meter.source.bound)
+    assert bounds
+    for found in bounds.values():
+        # a distribution's own buckets are powers of two: no other bound can be told
+        assert found == sorted(set(found)) and all(each.bit_count() == 1 for each in found)
+
+
+def test_documents_and_entry_points_are_those_of_the_table() -> None:
+    for path, text in (
+        (written.PATH, written.document()),
+        (written.SETUP, written.setup(written.SETUP.read_text())),
+        (written.RESOURCES, written.resources(written.RESOURCES.read_text())),
+        (dashboard.PATH, dashboard.document()),
+    ):
+        assert path.read_text() == text, f"{path.name} is old: run make gendocs"
+
+
+def test_every_pollster_of_libvirt_has_its_like_or_a_reason() -> None:
+    """With the same unit, type and kind of resource."""
+    pytest.importorskip("ceilometer", reason="missing: pip install 'nova-smartos[metering]'")
+    stock = dict(_stock())
+    assert len(stock) > 30
+    found = {
+        name: (meter.unit, meter.type, meter.resource)
+        for name, meter in meters.BY_NAME.items()
+        if name in stock
     }
+    assert found == {name: told for name, told in stock.items() if name not in meters.NEVER}
+    assert set(meters.NEVER) <= set(stock)
 
 
-def read(*kstats: dict[str, typing.Any]) -> list[meters.Sample]:
-    """The samples of the meter `cpu` on a node with these kstats."""
-    with fake_transport.expecting(*ARGV, stdout=json.dumps(kstats)) as carrier:
-        return meters.read(node.Node(carrier), [CPU])
+def _stock() -> Iterator[tuple[str, tuple[str, str, str]]]:
+    """The meters of Ceilometer's own compute pollsters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ceilometer.compute.pollsters import disk, net
 
-
-def test_the_table() -> None:
-    assert CPU in meters.load()
-    assert all(meter.type in ("cumulative", "delta", "gauge") for meter in meters.load())
-
-
-def test_one_command_serves_all_zones() -> None:
-    samples = read(
-        zone(0, "global", nsec_user=7, nsec_sys=7),
-        zone(3, WEB, nsec_user=1_000_000_000, nsec_sys=500),
-        zone(4, DATABASE, nsec_user=2**63, nsec_sys=1),
-    )
-    assert samples == [
-        meters.Sample("cpu", "cumulative", "ns", volume, uuid, 9000500000000, 100250000000)
-        for uuid, volume in ((WEB, 1_000_000_500), (DATABASE, 2**63 + 1))
-    ]
-
-
-def test_a_node_without_zones() -> None:
-    assert read(zone(0, "global", nsec_user=7, nsec_sys=7)) == []
-
-
-def test_no_meters_no_command() -> None:
-    with fake_transport.refusing() as carrier:
-        assert meters.read(node.Node(carrier), []) == []
-
-
-def test_a_statistic_that_is_missing_is_named() -> None:
-    with pytest.raises(errors.OutputError, match="nsec_sys"):
-        read(zone(3, WEB, nsec_user=1))
-
-
-def test_a_kstat_without_a_zone_is_no_zero() -> None:
-    nameless = zone(3, WEB, nsec_user=1, nsec_sys=1)
-    del nameless["data"]["zonename"]
-    with pytest.raises(errors.OutputError, match="names no zone"):
-        read(nameless)
+        points = importlib.metadata.entry_points(group="ceilometer.poll.compute")
+        found = {point.name: point.load() for point in points}
+    for name, pollster in found.items():
+        kind = meters.INSTANCE
+        if issubclass(pollster, disk.PerDeviceDiskPollster):
+            kind = meters.DISK
+        elif issubclass(pollster, net.NetworkPollster):
+            kind = meters.NIC
+        yield name, (pollster.sample_unit, pollster.sample_type, kind)

@@ -83,7 +83,7 @@ def test_declared_packages_are_used() -> None:
     text = "\n".join(path.read_text() for path in product)
     names = re.findall(r"^([\w.]+)", setup["options"]["install_requires"], re.MULTILINE)
     for name in names:
-        module = {"pyyaml": "yaml"}.get(name, name.replace(".", "_"))
+        module = name.replace(".", "_")
         assert re.search(rf"^\s*(import|from) {module}\b", text, re.MULTILINE), name
 
 

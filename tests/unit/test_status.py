@@ -254,6 +254,14 @@ def test_a_state_path_that_is_none(site: Site) -> None:
         assert str(site.folder / "file") in found[name][1]
 
 
+def test_a_spool_that_nobody_can_write_to(site: Site) -> None:
+    (site.folder / "file").write_text("")
+    site.smartos["spool_directory"] = str(site.folder / "file" / "spool")
+    assert "not metered" in site.says("Configuration", Code.FAILURE)
+    site.smartos["spool_directory"] = str(site.folder / "new" / "spool")
+    assert site.ask("Configuration")["Configuration"][0] == Code.SUCCESS
+
+
 # the way to the node
 
 

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several nodes under one agent: none waits for another, and instances move between them."""
+
+import dataclasses
+import pathlib
+import sqlite3
+import uuid as uuids
+from collections.abc import Iterator
+
+import fixtures
+import pytest
+
+pytest.importorskip("ceilometer", reason="missing: pip install 'nova-smartos[metering]'")
+
+from oslo_config import cfg
+
+from ceilometer_plugin import conf as meters_conf
+from ceilometer_plugin import ledger, metering, meters
+from tests import waits
+from tests.functional import metered
+
+CPU = ("nsec_user", "nsec_sys")
+FAILED = "smartos.node.collections.failed"
+
+
+class Two(fixtures.Fixture):
+    """Two nodes, each as its nova-compute's configuration names it."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        super().__init__()
+        self._directory = directory
+
+    def _setUp(self) -> None:
+        self.nodes = []
+        files = {}
+        for name in ("a", "b"):
+            folder = self._directory / name
+            folder.mkdir()
+            world = self.useFixture(metered.Metered(folder, "--speed", "100"))
+            self.nodes.append(world)
+            path = folder / "nova-compute.conf"
+            path.write_text(
+                f"[DEFAULT]\ncompute_driver = smartos.SmartOSDriver\n[smartos]\n"
+                f"tool_path = {world.node.tools}\nspool_directory = {world.spool.directory}\n"
+            )
+            files[name] = str(path)
+        conf = cfg.ConfigOpts()
+        meters_conf.register(conf)
+        conf([])
+        options = {"nodes": files, "ledger": f"{self._directory}/both", "scripts": []}
+        for name, value in {**options, "collect_timeout": 2}.items():
+            conf.set_override(name, value, group=meters_conf.GROUP)
+        self.metering = metering.Metering(conf)
+        self.addCleanup(self.metering.close)
+
+    def poll(self) -> dict[str, dict[str, float]]:
+        """One cycle over both."""
+        cycle = self.metering.cycle()
+        found: dict[str, dict[str, float]] = {}
+        for meter in meters.METERS:
+            for each in cycle.samples(meter):
+                found.setdefault(each.resource_id, {})[each.name] = each.volume
+        return found
+
+
+@pytest.fixture
+def both(tmp_path: pathlib.Path) -> Iterator[Two]:
+    with Two(tmp_path) as both:
+        waits.until(lambda: len(both.poll()) == 2, "both nodes to answer")
+        yield both
+
+
+def test_a_node_that_hangs_delays_no_other_and_loses_nothing(both: Two) -> None:
+    first, second = both.nodes
+    slow, quick = first.create("slow"), second.create("quick")
+    first.load(slow, "cpu=1")
+    before = both.poll()
+    directory = str(first.node.directory)
+    first.node.command("fault", directory, "add", "kstat", "hang")
+    found = both.poll()
+    assert quick in found
+    assert slow not in found
+    failed = sorted(row[FAILED] for row in found.values() if FAILED in row)
+    assert failed == [0, 1]
+    first.node.command("fault", directory, "clear")
+    found = waits.until(lambda: (again := both.poll()) and slow in again and again, "it is back")
+    now = first.leave(slow)
+    assert both.poll()[slow]["cpu"] >= metered.used(now, "zones", *CPU) > before[slow]["cpu"]
+
+
+def test_an_instance_that_moves_keeps_its_total(both: Two) -> None:
+    first, second = both.nodes
+    uuid = str(uuids.uuid4())
+    first.create("web", uuid=uuid)
+    first.load(uuid, "cpu=1")
+    before = both.poll()[uuid]["cpu"]
+    there = first.leave(uuid, "migration")
+    first.gz.vmadm.delete(uuid)
+    second.create("web", uuid=uuid)
+    second.load(uuid, "cpu=1")
+    here = second.leave(uuid, "deletion")
+    second.gz.vmadm.delete(uuid)
+    waits.until(lambda: "power.state" not in both.poll().get(uuid, {}), "it is gone from both")
+    total = both.poll()[uuid]["cpu"]
+    assert total == sum(metered.used(each, "zones", *CPU) for each in (there, here)) > before
+
+
+def test_a_full_disk_under_the_ledger_gives_no_samples_and_loses_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with metered.Metered(tmp_path, "--speed", "100") as world:
+        world.poll()
+        uuid = world.create("web")
+        world.load(uuid, "cpu=1")
+        commit = ledger.Ledger.commit
+
+        def full(*arguments: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(ledger.Ledger, "commit", full)
+        last = world.leave(uuid, "stop")
+        world.gz.vmadm.stop(uuid, force=True)
+        assert not [resource for resource in world.poll() if uuid in resource]
+        assert "database or disk is full" in caplog.text
+        assert len(list(world.spool.readings())) == 1
+        monkeypatch.setattr(ledger.Ledger, "commit", commit)
+        found = world.poll()
+        assert found[uuid]["cpu"] == metered.used(last, "zones", *CPU)
+        (failed,) = [row["smartos.node.ledger.failed"] for row in found.values() if FAILED in row]
+        assert failed == 1
+        assert not list(world.spool.readings())
+
+
+def test_failed_final_readings_are_a_meter(tmp_path: pathlib.Path) -> None:
+    with metered.Metered(tmp_path, "--speed", "100") as world:
+        world.poll()
+        uuid = world.create("web")
+        reading = world.leave(uuid)
+        world.spool.put(dataclasses.replace(reading, id="9.json", failed=3))
+        world.poll()
+        rows = [row for row in world.poll().values() if FAILED in row]
+        assert [row["smartos.node.readings.failed"] for row in rows] == [3]
