@@ -19,9 +19,11 @@ LOG = logging.getLogger(__name__)
 _CAPS = ("cpucaps", "lockedmem", "nprocs")
 _SELECTORS = (
     *map(kstat.Selector, ("caps", "link", "memory_cap", "tcp", "zone_vfs", "zone_zfs", "zones")),
-    kstat.Selector("unix", 0, "system_misc", "boot_time"),
+    readings.BOOT,
 )
 _ROSTER_SECONDS = 10.0
+# After so many periods without a frame, nothing is told of what a script counts.
+_OLD_PERIODS = 4
 
 _NONE: frozenset[str] = frozenset()
 #: By source: what the table wants of a kstat, and what of that wraps after 32 bits.
@@ -64,12 +66,19 @@ class Collected:
     usage: Mapping[str, zfs.Usage]
     frames: Sequence[consumer.Frame]
 
+    #: those of which there is a frame that is young enough
+    scripts: frozenset[str] = frozenset()
+
 
 class Source:
     """One node that is read again and again, each time in a thread, never twice at once."""
 
     def __init__(
-        self, place: meters_conf.Place, dtrace: consumer.Consumer | None, space_interval: float
+        self,
+        place: meters_conf.Place,
+        dtrace: consumer.Consumer | None,
+        space_interval: float,
+        dtrace_period: float,
     ) -> None:
         self.place = place
         self.dtrace = dtrace
@@ -77,6 +86,7 @@ class Source:
         self.failed = 0
         self._drops = self._restarts = 0
         self._space_interval = space_interval
+        self._old_ns = int(_OLD_PERIODS * dtrace_period * 10**9)
         self._space_read = float("-inf")
         self._usage: dict[str, zfs.Usage] = {}
         self._executor = concurrent.futures.ThreadPoolExecutor(1, f"smartos-{place.name}")
@@ -131,16 +141,19 @@ class Source:
         frames = [] if dtrace is None else [*dtrace.ended(), *dtrace.frames().values()]
         with self._lock:
             usage = dict(self._usage)
+        read_ns = max((each.snaptime_ns for each in found), default=0)
+        young = {each.script for each in frames if each.hrtime_ns > read_ns - self._old_ns}
         return Collected(
             server_uuid=self.roster.server_uuid,
             wall_ns=wall,
-            read_ns=max((each.snaptime_ns for each in found), default=0),
-            boot=next(each.number("boot_time") for each in found if each.module == "unix"),
+            read_ns=read_ns,
+            boot=readings.boot_of(found),
             members=members,
             zones=_zones(members, found),
             zone_ids=_zone_ids(found),
             usage=usage,
             frames=frames,
+            scripts=frozenset(young),
         )
 
     def _look_at_space(self) -> None:
@@ -166,16 +179,18 @@ class Source:
 
 def readings_of(
     found: Iterable[readings.Counters],
-    macs: Mapping[str, str],
+    member: roster.Member,
     node: str,
+    boot: int,
     wall_ns: int,
     *,
     since_ns: int,
 ) -> Iterator[ledger.Reading]:
-    """Kstats of one zone for the ledger; `macs` are its nics by interface.
+    """Kstats of one zone for the ledger.
 
     What began before `since_ns` counts from its first reading.
     """
+    macs = {nic.interface: nic.mac for nic in member.nics}
     for each in found:
         source, resource = source_of(each.module, each.name), ""
         if source == "link":
@@ -187,10 +202,12 @@ def readings_of(
         if counted is None or source is None:
             continue
         yield ledger.Reading(
-            key=f"{node}/{source}/{each.instance}/{each.name}/{each.crtime_ns}",
+            key=f"{node}/{boot}/{source}/{each.instance}/{each.name}/{each.crtime_ns}",
             resource=resource,
             source=source,
+            vm=member.vm_uuid,
             node=node,
+            boot=boot,
             born_ns=each.crtime_ns,
             read_ns=each.snaptime_ns,
             wall_ns=wall_ns,

@@ -3,7 +3,7 @@
 
 import dataclasses
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 from nova_smartos import conf as smartos_conf
 from nova_smartos.smartos import node
@@ -12,6 +12,8 @@ GROUP = "smartos_meters"
 
 #: D scripts that are light and hang on probes that stay.
 DEFAULT_SCRIPTS = ["zone_io", "zone_throttle", "zone_capwait", "zone_net", "zone_tcp"]
+#: These look closer, and cost more.
+SCRIPTS = [*DEFAULT_SCRIPTS, "zone_cpu", "zone_runq", "zone_syscall", "zone_vfs"]
 
 OPTIONS = [
     cfg.DictOpt(
@@ -50,6 +52,7 @@ OPTIONS = [
     ),
     cfg.ListOpt(
         "scripts",
+        item_type=types.String(choices=SCRIPTS),
         default=DEFAULT_SCRIPTS,
         help="The D scripts that run on the nodes, one process for all of them; empty is none. "
         "zone_cpu, zone_runq, zone_syscall and zone_vfs exist as well, and cost more: see the "

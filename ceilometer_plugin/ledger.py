@@ -10,6 +10,7 @@ nothing is counted twice. What follows from a reading is emitted only once it is
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import pathlib
 import sqlite3
@@ -24,9 +25,15 @@ CREATE TABLE IF NOT EXISTS taken (id TEXT PRIMARY KEY);
 #: The source that every zone has: its epochs tell of what time nothing is known.
 GAPS_OF = "zones"
 
+#: What the sources of D scripts' numbers begin with.
+PROBED = "dtrace."
+#: As close as two samples may be that are not one.
+MOMENT_NS = 1000
+
 _VERSION = 1
-# An epoch that a newer one has followed is summed up once no late reading of it is expected.
-_SETTLED_NS = 7 * 24 * 3600 * 10**9
+# So many epochs of a source are kept, for late readings; older ones are summed up. DTrace's follow
+# one another every hour, and no reading of one comes once two others have begun.
+_KEPT, _KEPT_RUNS = 32, 3
 _WRAP = 2**32
 
 
@@ -37,7 +44,10 @@ class Epoch:
     #: the nic or disk whose counters these are; "" is the instance
     resource: str
     source: str
+    vm: str
     node: str
+    #: which boot of the node
+    boot: int
     #: when it began, and when it was last read: of the node's clock since its boot
     born_ns: int
     read_ns: int
@@ -71,7 +81,9 @@ class Reading:
     key: str
     resource: str
     source: str
+    vm: str
     node: str
+    boot: int
     born_ns: int
     read_ns: int
     wall_ns: int
@@ -93,6 +105,8 @@ class Account:
     epochs: dict[str, Epoch] = dataclasses.field(default_factory=dict)
     #: sums of the epochs that are no longer kept, by resource, source and counter
     settled: dict[str, dict[str, dict[str, int]]] = dataclasses.field(default_factory=dict)
+    #: which ones those were, of the kernel's: no later reading of one may count again
+    settled_keys: set[str] = dataclasses.field(default_factory=set)
     settled_gap_ns: int = 0
     anomalies: int = 0
     #: the node that it was last seen on
@@ -101,7 +115,11 @@ class Account:
     partial: bool = False
     #: cycles in which its last totals were given since it is gone
     gone: int = 0
-    #: the resources and sources of which a first sample was given
+    #: whether its node was told to delete it
+    deleted: bool = False
+    #: by resource and source: the moment of its first sample, which is zero, while it is not known
+    #: whether that was given, and those of which it is
+    births: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     announced: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     #: by nic: what was last given as a delta, and when
     given: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
@@ -113,15 +131,19 @@ class Account:
             epoch.gap_ns for epoch in self.epochs.values() if epoch.source == GAPS_OF
         )
 
-    def births(self) -> dict[tuple[str, str], int]:
-        """When the counters that are not announced were zero, by resource and source."""
-        found: dict[tuple[str, str], int] = {}
+    def bear(self, long_ns: int) -> None:
+        """Fix the moment of the first sample of what has none; one long ago is a moment before."""
         for epoch in self.epochs.values():
             place = (epoch.resource, epoch.source)
-            if place not in self.announced:
-                born = epoch.wall_ns - (epoch.read_ns - epoch.born_ns)
-                found[place] = min(born, found.get(place, born))
-        return found
+            if place in self.announced or place in self.births:
+                continue
+            age = epoch.read_ns - epoch.born_ns
+            self.births[place] = epoch.wall_ns - (age if age <= long_ns else MOMENT_NS)
+
+    def announce(self) -> None:
+        """The first samples were given."""
+        self.announced |= self.births.keys()
+        self.births = {}
 
     @property
     def read_ns(self) -> int:
@@ -140,7 +162,9 @@ class Account:
         for name, value in reading.values.items():
             before = values.get(name, 0)
             if name in reading.narrow:
-                value = before + (value - before) % _WRAP
+                # what seems to have gone up by more than half of what there is went back
+                more = (value - before) % _WRAP
+                value = before + (more if more < _WRAP // 2 else -1)
             if value < before:
                 self.anomalies += 1
             else:
@@ -152,34 +176,43 @@ class Account:
             epoch.end_ns = epoch.end_wall_ns = None
 
     def _begin(self, reading: Reading) -> None:
-        start = reading.values if reading.start is None else reading.start
-        last = self._newest(reading.resource, reading.source)
-        if last is not None and reading.wall_ns < last.wall_ns - _SETTLED_NS:
-            # its boot may be summed up already, and must not count twice
+        if _short(reading.key) in self.settled_keys:
+            # it is summed up already, and must not count twice
             self.anomalies += 1
             return
+        start = reading.values if reading.start is None else reading.start
+        last = self._newest(reading.resource, reading.source)
         self.partial = self.partial or reading.start is None
         if last is not None and not last.ended and last.wall_ns < reading.wall_ns:
-            if last.node == reading.node and last.read_ns <= reading.born_ns:
+            same_clock = (last.node, last.boot) == (reading.node, reading.boot)
+            if same_clock and last.read_ns <= reading.born_ns:
                 last.end_ns = reading.born_ns
             else:
                 last.end_wall_ns = reading.wall_ns - (reading.read_ns - reading.born_ns)
         self.epochs[reading.key] = Epoch(
             resource=reading.resource,
             source=reading.source,
+            vm=reading.vm,
             node=reading.node,
+            boot=reading.boot,
             born_ns=reading.born_ns,
             read_ns=reading.read_ns,
             wall_ns=reading.wall_ns,
             values=dict(reading.values),
             start=dict(start),
         )
-        self._settle(reading.wall_ns)
+        self._settle(reading.resource, reading.source)
 
-    def end(self, node: str, wall_ns: int) -> None:
-        """The instance is down on a node, since that moment."""
+    def end(self, vm: str, node: str, wall_ns: int) -> None:
+        """A VM of the instance is down on a node, since that moment."""
         for epoch in self.epochs.values():
-            if epoch.node == node and not epoch.ended:
+            if (epoch.vm, epoch.node) == (vm, node) and not epoch.ended:
+                epoch.end_wall_ns = wall_ns
+
+    def end_all(self, wall_ns: int) -> None:
+        """The instance is nowhere, since that moment."""
+        for epoch in self.epochs.values():
+            if not epoch.ended:
                 epoch.end_wall_ns = wall_ns
 
     def _newest(self, resource: str, source: str) -> Epoch | None:
@@ -190,18 +223,22 @@ class Account:
         ]
         return max(found, key=lambda epoch: epoch.wall_ns, default=None)
 
-    def _settle(self, now_ns: int) -> None:
-        old = [
+    def _settle(self, resource: str, source: str) -> None:
+        """Sum up the oldest epochs of a source, if there are many."""
+        # in the order in which they were first heard of: no clock is asked
+        keys = [
             key
             for key, epoch in self.epochs.items()
-            if epoch.wall_ns < now_ns - _SETTLED_NS
-            and epoch is not self._newest(epoch.resource, epoch.source)
+            if epoch.source == source and epoch.resource == resource
         ]
-        for key in old:
+        probed = source.startswith(PROBED)
+        for key in keys[: -(_KEPT_RUNS if probed else _KEPT)]:
             epoch = self.epochs.pop(key)
+            if not probed:
+                self.settled_keys.add(_short(key))
             if epoch.source == GAPS_OF:
                 self.settled_gap_ns += epoch.gap_ns
-            sums = self.settled.setdefault(epoch.resource, {}).setdefault(epoch.source, {})
+            sums = self.settled.setdefault(resource, {}).setdefault(source, {})
             for name, value in epoch.values.items():
                 sums[name] = sums.get(name, 0) + value - epoch.start.get(name, 0)
 
@@ -321,6 +358,8 @@ def _document(account: Account) -> dict[str, Any]:
     # not asdict(), which copies every value and is what a cycle would spend its time on
     document["epochs"] = {key: vars(epoch) for key, epoch in account.epochs.items()}
     document["announced"] = sorted(account.announced)
+    document["settled_keys"] = sorted(account.settled_keys)
+    document["births"] = [[*place, born] for place, born in account.births.items()]
     return {**document, "version": _VERSION}
 
 
@@ -328,5 +367,11 @@ def _account(uuid: str, document: dict[str, Any]) -> Account:
     if document.pop("version") != _VERSION:
         raise ValueError(f"the ledger's account {uuid} is of another version than {_VERSION}")
     epochs = {key: Epoch(**each) for key, each in document.pop("epochs").items()}
-    announced = {(resource, source) for resource, source in document.pop("announced")}
-    return Account(uuid=uuid, epochs=epochs, announced=announced, **document)
+    document["announced"] = {(resource, source) for resource, source in document["announced"]}
+    document["settled_keys"] = set(document["settled_keys"])
+    document["births"] = {(resource, source): at for resource, source, at in document["births"]}
+    return Account(uuid=uuid, epochs=epochs, **document)
+
+
+def _short(key: str) -> str:
+    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest()

@@ -28,8 +28,8 @@ from nova_smartos.smartos import errors
 
 LOG = logging.getLogger(__name__)
 
-# How long the account of an instance that is gone waits for a late reading.
-_FORGET_NS = 7 * 24 * 3600 * 10**9
+# How long the account of an instance that is gone is kept: it may be shelved, and come back.
+_FORGET_NS = 90 * 24 * 3600 * 10**9
 _MS = 10**6
 
 
@@ -41,6 +41,10 @@ class NodeView:
     name: str
     wall_ns: int
     values: Mapping[str, float]
+
+    def only(self, name: str, values: Mapping[str, float]) -> "NodeView":
+        """The same with one value of others."""
+        return dataclasses.replace(self, values={name: values[name]})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Metering:
         self._pending: dict[str, concurrent.futures.Future[collection.Collected]] = {}
         self._members: dict[str, Mapping[str, roster.Member]] = {}
         self._numbers: dict[str, probed.Numbers] = {}
+        self._entered: set[str] = set()
         self._told: dict[str, int] = {}
         # by instance: the totals that were given last, and of when
         self._given: dict[str, tuple[int, samples.Totals]] = {}
@@ -100,28 +105,31 @@ class Metering:
         """Read every node once."""
         with self._lock:
             book = self._open()
-            found = self._collect()
+            collected = self._collect()
+            # before what was read: of those that it no longer has, they tell the last
             taken = self._take_finals(book)
-            for source, collected in found:
-                self._enter(book, source, collected)
+            found = [each for each in collected if self._enter(book, *each)]
             nodes = [
                 self._node_view(book, source, dict(_by_name(found))) for source in self._sources
             ]
             before = {uuid: (each.given, each.gone) for uuid, each in book.accounts.items()}
             gone = self._see_who_is_gone(book, {each.server_uuid for _, each in found})
-            moved = {
-                member.uuid: self._moved(book.account(member.uuid), each.wall_ns)
-                for _, each in found
-                for member in each.members.values()
+            self._entered &= {reading.id for _, reading in taken}
+            present = {
+                member.uuid: each.wall_ns for _, each in found for member in each.members.values()
             }
+            moved = {uuid: self._moved(book.account(uuid), wall) for uuid, wall in present.items()}
+            for uuid in (*present, *gone):
+                book.account(uuid).bear(samples.LONG_NS)
             try:
                 book.commit(reading.id for _, reading in taken)
             except (OSError, sqlite3.Error) as error:
                 LOG.error("The ledger cannot be written, so there are no samples: %s", error)
                 for uuid, (given, cycles) in before.items():
-                    book.accounts[uuid].given, book.accounts[uuid].gone = given, cycles
+                    if uuid in book.accounts:
+                        book.accounts[uuid].given, book.accounts[uuid].gone = given, cycles
                 book.facts["ledger_failed"] = book.facts.get("ledger_failed", 0) + 1
-                return Cycle([], nodes)
+                return Cycle([], [view.only("ledger_failed", book.facts) for view in nodes])
             self._forget_taken(book, taken)
             return Cycle(self._views(book, found, gone, moved), nodes)
 
@@ -129,21 +137,21 @@ class Metering:
 
     def _open(self) -> ledger.Ledger:
         if self._ledger is None:
-            self._ledger = ledger.Ledger(pathlib.Path(self._options.ledger))
-            for uuid, account in self._ledger.accounts.items():
+            texts = {name: dtrace_scripts.path(name).read_text() for name in self._options.scripts}
+            book = ledger.Ledger(pathlib.Path(self._options.ledger))
+            for uuid, account in book.accounts.items():
                 self._given[uuid] = account.read_ns, account.totals()
+            period = self._options.dtrace_period
             for place in self._places:
                 dtrace = None
-                if self._options.scripts:
-                    dtrace = program.Program(
-                        place.node,
-                        place.name,
-                        _texts(self._options.scripts),
-                        period_seconds=self._options.dtrace_period,
-                    )
-                self._sources.append(collection.Source(place, dtrace, self._options.space_interval))
+                if texts:
+                    dtrace = program.Program(place.node, place.name, texts, period_seconds=period)
+                self._sources.append(
+                    collection.Source(place, dtrace, self._options.space_interval, period)
+                )
             for source in self._sources:
                 source.start()
+            self._ledger = book
         return self._ledger
 
     def _collect(self) -> list[tuple[collection.Source, collection.Collected]]:
@@ -166,6 +174,10 @@ class Metering:
             except errors.SmartOSError as error:
                 LOG.warning("Node %s gives no samples in this cycle: %s", name, error)
                 source.failed += 1
+            except Exception:
+                # one node that is not understood must not stop the others
+                LOG.exception("Node %s gives no samples in this cycle", name)
+                source.failed += 1
         return found
 
     # the ledger
@@ -179,8 +191,10 @@ class Metering:
             spool = readings.Spool(directory)
             try:
                 for reading in spool.readings():
-                    if not book.is_taken(reading.id):
+                    # of a cycle whose commit failed, it is in the accounts already
+                    if not book.is_taken(reading.id) and reading.id not in self._entered:
                         self._enter_final(book, reading)
+                        self._entered.add(reading.id)
                     taken.append((spool, reading))
             except OSError as error:
                 LOG.error("The final readings in %s cannot be read: %s", directory, error)
@@ -196,15 +210,31 @@ class Metering:
         account = self._introduce(book, member, reading.server_uuid)
         for each in collection.readings_of(
             reading.kstats,
-            _macs(account),
+            member,
             reading.server_uuid,
+            reading.boot,
             reading.taken_ns,
             # a node that was never polled is met with this
             since_ns=facts.get("since_ns", 0),
         ):
             account.note(each)
+        if reading.reason == readings.DELETION:
+            account.deleted = True
+            account.end(member.vm_uuid, reading.server_uuid, reading.taken_ns)
 
     def _enter(
+        self, book: ledger.Ledger, source: collection.Source, collected: collection.Collected
+    ) -> bool:
+        """Enter what was read of a node; False if it makes no sense, which the log tells."""
+        try:
+            self._enter_all(book, source, collected)
+        except Exception:
+            LOG.exception("What node %s tells is not understood", source.place.name)
+            source.failed += 1
+            return False
+        return True
+
+    def _enter_all(
         self, book: ledger.Ledger, source: collection.Source, collected: collection.Collected
     ) -> None:
         facts = self._facts(book, collected.server_uuid)
@@ -218,12 +248,14 @@ class Metering:
             zone = collected.zones.get(zonename)
             if zone is None:
                 if not member.running:
-                    account.end(collected.server_uuid, member.ended_ns or collected.wall_ns)
+                    ended = member.ended_ns or collected.wall_ns
+                    account.end(member.vm_uuid, collected.server_uuid, ended)
                 continue
             for each in collection.readings_of(
                 [*zone.kstats.values(), *zone.links.values()],
-                _macs(account),
+                member,
                 collected.server_uuid,
+                collected.boot,
                 collected.wall_ns,
                 since_ns=since,
             ):
@@ -238,7 +270,7 @@ class Metering:
         """The account of a member, and what is to be known of it once it is gone."""
         account = book.account(member.uuid)
         account.owner = dict(member.owner)
-        account.node, account.gone = server_uuid, 0
+        account.node, account.gone, account.deleted = server_uuid, 0, False
         for nic in member.nics:
             account.resources[nic.mac] = {"interface": nic.interface, "port": nic.port}
         return account
@@ -256,10 +288,10 @@ class Metering:
         gone = []
         now = time.time_ns()
         for uuid, account in list(book.accounts.items()):
-            if uuid in present or account.node not in answered:
+            if uuid in present or not (account.deleted or account.node in answered):
                 continue
             if not account.gone:
-                account.end(account.node, now)
+                account.end_all(now)
             if account.gone < self._options.final_cycles:
                 book.account(uuid).gone += 1
                 gone.append(uuid)
@@ -268,7 +300,8 @@ class Metering:
                 < now - _FORGET_NS
             ):
                 book.forget(uuid)
-                self._given.pop(uuid, None)
+                for kept in (self._given, self._told):
+                    kept.pop(uuid, None)
         return gone
 
     def _moved(self, account: ledger.Account, wall_ns: int) -> dict[str, tuple[int, int, int]]:
@@ -332,9 +365,9 @@ class Metering:
         zone: collection.Zone | None,
         moved: Mapping[str, tuple[int, int, int]],
     ) -> samples.View:
-        births = account.births()
-        # durable with the next commit: after a crash it is rather given twice than never
-        account.announced |= births.keys()
+        births = dict(account.births)
+        # durable with the next commit: after a crash they are rather given twice than never
+        account.announce()
         wall, totals = collected.wall_ns if collected else account.read_ns, account.totals()
         given_ns, given = self._given.get(account.uuid, (wall, None))
         self._given[account.uuid] = wall, totals
@@ -349,6 +382,7 @@ class Metering:
             usage=collected.usage if collected else {},
             moved=moved,
             births=births,
+            scripts=collected.scripts if collected and zone else None,
             wall_ns=wall,
             quality=quality,
             probed_quality=f"drops:{drops}" if drops else quality,
@@ -394,13 +428,3 @@ def _by_name(
 ) -> Iterator[tuple[str, collection.Collected]]:
     for source, collected in found:
         yield source.place.name, collected
-
-
-def _macs(account: ledger.Account) -> dict[str, str]:
-    """The account's nics by interface."""
-    return {told["interface"]: mac for mac, told in account.resources.items()}
-
-
-def _texts(scripts: Sequence[str]) -> dict[str, str]:
-    """The D scripts; FileNotFoundError for one that we do not have."""
-    return {name: dtrace_scripts.path(name).read_text() for name in scripts}

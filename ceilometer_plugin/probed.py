@@ -33,20 +33,29 @@ class Numbers:
                 if zonename not in collected.zones or frame.hrtime_ns <= born_ns:
                     continue
                 numbers = _blank(frame.script)
-                numbers |= values.get(zonename, values.get(str(zone_id), {}))
-                where = f"{collected.server_uuid}/{frame.script}/{frame.run}"
+                if zonename in values:
+                    # known by name, a run counts on when the zone boots
+                    numbers |= values[zonename]
+                    life, start = zonename, _Values()
+                else:
+                    numbers |= values.get(str(zone_id), {})
+                    life = f"{zonename}/{born_ns}"
+                    start = self._start(frame, zone_id, born_ns, numbers)
+                member = collected.zones[zonename].member
                 reading = ledger.Reading(
-                    key=f"{where}/{zonename}/{born_ns}",
+                    key=f"{collected.server_uuid}/{frame.script}/{frame.run}/{life}",
                     resource="",
-                    source=f"dtrace.{frame.script}",
+                    source=f"{ledger.PROBED}{frame.script}",
+                    vm=member.vm_uuid,
                     node=collected.server_uuid,
+                    boot=collected.boot,
                     born_ns=born_ns,
                     read_ns=frame.hrtime_ns,
                     wall_ns=collected.wall_ns,
                     values=numbers,
-                    start=self._start(frame, zone_id, born_ns, numbers),
+                    start=start,
                 )
-                yield collected.zones[zonename].member.uuid, reading
+                yield member.uuid, reading
         runs = {frame.run for frame in collected.frames}
         self._last = {key: each for key, each in self._last.items() if key[0] in runs}
 

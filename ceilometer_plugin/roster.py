@@ -118,6 +118,9 @@ class Roster:
                 LOG.info("The event stream of node %s has ended; it is begun anew", self._node)
             except errors.SmartOSError as error:
                 LOG.warning("Node %s does not tell of its VMs: %s", self._server_uuid, error)
+            except Exception:
+                # a thread that ended unseen would let what it knew last stand for ever
+                LOG.exception("What node %s tells of its VMs is not understood", self._server_uuid)
             self._current.clear()
             self._stopping.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -34,7 +34,6 @@ class Sample(sample.Sample):  # type: ignore[misc]
 # libvirt's numbers, which are what consumers of power.state know
 _RUNNING, _SHUT_OFF = 1, 5
 _KSTAT_MAX = 2**64 - 1
-_US = 1000
 
 #: Gnocchi counts how much a counter has grown between two samples of an hour, or of two hours that
 #: follow one another, and not between others. So a total that was not told of for so long is told
@@ -60,6 +59,8 @@ class View:
     moved: Mapping[str, tuple[int, int, int]]
     #: by resource and source, where this is their first sample: when they began
     births: Mapping[tuple[str, str], int]
+    #: the D scripts that count now; None where that is no question
+    scripts: frozenset[str] | None
     wall_ns: int
     #: what is to be known of its totals
     quality: str
@@ -156,7 +157,7 @@ def of_instance(meter: meters.Meter, view: View) -> Iterator[Sample]:
         return
     if view.given is not None and isinstance(meter.source, meters.Counted):
         before = dataclasses.replace(
-            view, totals=view.given, given=None, births={}, wall_ns=view.wall_ns - _US
+            view, totals=view.given, given=None, births={}, wall_ns=view.wall_ns - ledger.MOMENT_NS
         )
         yield from of_instance(meter, before)
     for name, volume in _VOLUMES[type(meter.source)](meter, view):
@@ -170,8 +171,6 @@ def of_instance(meter: meters.Meter, view: View) -> Iterator[Sample]:
             place = name if meter.resource == meters.NIC else ""
             born_ns = view.births.get((place, meter.source.origin))
             if born_ns is not None:
-                if view.wall_ns - born_ns > LONG_NS:
-                    born_ns = view.wall_ns - _US
                 yield _made(meter, view.account.owner, id_, metadata, 0, _text(born_ns))
         yield _made(meter, view.account.owner, id_, metadata, volume, view.timestamp)
 
@@ -231,6 +230,9 @@ def _sum(view: View, place: str, source: meters.Counter) -> Volume | None:
 def _probes(meter: meters.Meter, view: View) -> Sequence[_Row]:
     source = meter.source
     assert isinstance(source, (meters.Probes, meters.Below))
+    if view.scripts is not None and source.script not in view.scripts:
+        # what has not been counted is not zero
+        return ()
     sums = view.totals.get(("", source.origin))
     total = None if sums is None else sums.get(source.number)
     return () if total is None else [("", total)]

@@ -12,12 +12,15 @@ import os
 import pathlib
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 from nova_smartos.smartos import errors, kstat, node, vms
 
 LOG = logging.getLogger(__name__)
+
+#: Why a reading is taken that is the VM's last.
+DELETION = "deletion"
 
 _VERSION = 1
 _SUFFIX = ".json"
@@ -26,6 +29,8 @@ _BY_NAME = ("zones", "memory_cap", "zone_vfs", "zone_zfs")
 _NAME_LENGTH = 30
 # Numbered like the zone.
 _BY_NUMBER = ("caps", "tcp")
+#: Which boot of the node it is.
+BOOT = kstat.Selector("unix", 0, "system_misc", "boot_time")
 # A node that is slow to answer delays what its user asked for by this at most.
 _SECONDS = 10.0
 _TOLD = (
@@ -61,6 +66,8 @@ class Reading:
 
     id: str
     server_uuid: str
+    #: which boot of the node: the times of its clock count from there
+    boot: int
     #: as vmadm shows it, but only what says who it is
     vm: vms.Vm
     reason: str
@@ -79,13 +86,14 @@ class Reading:
             return cls(
                 id=name,
                 server_uuid=str(document["server_uuid"]),
+                boot=int(document["boot"]),
                 vm=vms.Vm.from_json(document["vm"]),
                 reason=str(document["reason"]),
                 taken_ns=int(document["taken_ns"]),
-                kstats=[Counters(**each) for each in document["kstats"]],
+                kstats=[_counters(each) for each in document["kstats"]],
                 failed=int(document["failed"]),
             )
-        except (KeyError, TypeError, errors.OutputError) as error:
+        except (KeyError, TypeError, AttributeError, errors.OutputError) as error:
             raise ValueError(f"not a reading: {error!r}") from error
 
 
@@ -100,6 +108,7 @@ class Spool:
         document = {
             "version": _VERSION,
             "server_uuid": reading.server_uuid,
+            "boot": reading.boot,
             "vm": reading.vm.document,
             "reason": reading.reason,
             "taken_ns": reading.taken_ns,
@@ -122,15 +131,17 @@ class Spool:
         self._keep()
 
     def readings(self) -> Iterator[Reading]:
-        """All that are there, oldest first. One that makes no sense is set aside, and told of."""
+        """All that are there, oldest first.
+
+        One that makes no sense to this version is told of, and stays for one to which it may.
+        """
         if not self.directory.is_dir():
             return
         for path in sorted(self.directory.glob(f"[!.]*{_SUFFIX}")):
             try:
                 yield Reading.from_text(path.name, path.read_text())
-            except ValueError as error:
-                LOG.error("%s is no reading, and set aside: %s", path, error)
-                path.rename(path.with_suffix(".odd"))
+            except (OSError, ValueError) as error:
+                LOG.error("%s is no final reading that can be taken: %s", path, error)
 
     def remove(self, reading: Reading) -> None:
         """Forget a reading that somebody else keeps now."""
@@ -152,11 +163,9 @@ def read(gz: node.Node, vm: vms.Vm, reason: str, *, failed: int = 0) -> Reading:
     selectors += [kstat.Selector(module, instance=vm.zoneid) for module in _BY_NUMBER]
     # the kernel names the links of a zone so
     selectors.append(kstat.Selector("link", name=f"z{vm.zoneid}_*"))
-    found = [
-        Counters.of(each)
-        for each in gz.kstat.read(selectors, seconds=_SECONDS)
-        if each.zonename == zonename
-    ]
+    selectors.append(BOOT)
+    answer = gz.kstat.read(selectors, seconds=_SECONDS)
+    found = [Counters.of(each) for each in answer if each.zonename == zonename]
     if not any(each.module == "zones" for each in found):
         raise errors.NotFound(f"no kstats of zone {zonename}", code="Kstat")
     taken = time.time_ns()
@@ -164,12 +173,29 @@ def read(gz: node.Node, vm: vms.Vm, reason: str, *, failed: int = 0) -> Reading:
         # sorts by time, and two in one moment differ
         id=f"{taken:020}-{uuid.uuid4()}{_SUFFIX}",
         server_uuid=vm.server_uuid or "",
+        boot=boot_of(answer),
         vm=_told(vm),
         reason=reason,
         taken_ns=taken,
         kstats=found,
         failed=failed,
     )
+
+
+def boot_of(found: Iterable[kstat.Instance]) -> int:
+    """When the node booted, which tells one of its boots from another."""
+    for each in found:
+        if each.module == BOOT.module:
+            return each.number("boot_time")
+    raise errors.OutputError("kstat tells no boot_time")
+
+
+def _counters(document: Mapping[str, Any]) -> Counters:
+    found = Counters(**document)
+    numbers = (found.instance, found.crtime_ns, found.snaptime_ns, *found.numbers.values())
+    if not all(type(number) is int for number in numbers):
+        raise TypeError(f"{found.module}: whole numbers are expected")
+    return found
 
 
 def _told(vm: vms.Vm) -> vms.Vm:

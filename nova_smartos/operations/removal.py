@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a VM, whoever wants it: Nova's user, or whoever tidies up."""
 
+from nova_smartos import readings
 from nova_smartos.operations import guest, metering
 from nova_smartos.smartos import errors, node, vms
 
@@ -12,7 +13,7 @@ def remove(gz: node.Node, vm: vms.Vm) -> None:
     """
     flags = ("indestructible_zoneroot", "indestructible_delegated")
     held = {name: False for name in flags if getattr(vm, name)}
-    metering.final_reading(gz, vm, "deletion")
+    metering.final_reading(gz, vm, readings.DELETION)
     try:
         if held:
             gz.vmadm.update(vm.uuid, held)

@@ -19,6 +19,7 @@ from nova.objects import image_meta as image_metas
 from nova.objects import instance as instances
 from oslo_log import log
 
+from nova_smartos import readings
 from nova_smartos.operations import guest, image, metering, watch
 from nova_smartos.smartos import errors, node, vms
 from nova_smartos.translate import identity, metadata, nic, payload, specs
@@ -100,7 +101,7 @@ def remove_stand_in(gz: node.Node, known: watch.Watch, uuid: str) -> None:
             return
     if identity.stands_in_for(other) != uuid and not identity.is_stillborn(other):
         raise errors.InvalidState(f"VM {other.uuid} is not the stand-in of {uuid}", code="Foreign")
-    metering.final_reading(gz, other, "deletion")
+    metering.final_reading(gz, other, readings.DELETION)
     try:
         gz.vmadm.delete(other.uuid)
     except errors.NotFound:

@@ -284,7 +284,9 @@ class Life:
                     key=f"node/{source}/{resource}/{self._born}",
                     resource=resource,
                     source=source,
+                    vm=UUID,
                     node="node",
+                    boot=1,
                     born_ns=self._born * 10**9,
                     read_ns=self.second * 10**9,
                     wall_ns=self.second * 10**9,
@@ -300,8 +302,9 @@ class Life:
 
     def samples(self) -> list[samples.Sample]:
         """What the plugin gives of it now."""
-        births = self.account.births()
-        self.account.announced |= births.keys()
+        self.account.bear(samples.LONG_NS)
+        births = dict(self.account.births)
+        self.account.announce()
         totals = self.account.totals()
         long = (self.second - self._given[0]) * 10**9 > samples.LONG_NS
         given = self._given[1] if long else None
@@ -315,6 +318,7 @@ class Life:
             usage={},
             moved={},
             births=births,
+            scripts=None,
             wall_ns=self.account.read_ns,
             quality="exact",
             probed_quality="exact",

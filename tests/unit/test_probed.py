@@ -120,3 +120,11 @@ def test_scripts_that_know_zones_by_name_are_understood() -> None:
     book.enter(collected(frame(10, values, "zone_syscall"), zones={7: ("a", 1)}))
     assert book.total("a", "calls", "zone_syscall") == 9
     assert book.total("a", "errors|*", "zone_syscall") == 7
+
+
+def test_scripts_that_know_zones_by_name_count_on_when_one_boots() -> None:
+    book = Book()
+    book.enter(collected(frame(10, {("calls", "a"): 500}, "zone_syscall"), zones={7: ("a", 1)}))
+    # it has another id now, and dtrace has not noticed
+    book.enter(collected(frame(30, {("calls", "a"): 600}, "zone_syscall"), zones={9: ("a", 20)}))
+    assert book.total("a", "calls", "zone_syscall") == 600
