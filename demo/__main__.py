@@ -73,6 +73,8 @@ class Demo:
         self.openstack("console log show --lines 6 web")
         title("The same servers, seen by SmartOS")
         self.nodes("vmadm", "list", "-o", "uuid,type,ram,state,alias")
+        title("What they use, as their kernels count it")
+        self.meters()
         self.keep()
         title(f"Done in {time.monotonic() - started:.0f} s. The cloud stays up: yours to try")
         for name in ("OS_CLOUD", "OS_CLIENT_CONFIG_FILE"):
@@ -81,6 +83,7 @@ class Demo:
         print("  openstack server create --image smartos-zone --flavor smartos.tiny \\")
         print("      --network private --wait another")
         print("  openstack server stop web; openstack server start web")
+        print(f"  smartos-meter --config-file {_short(self.folder / 'meters.conf')}")
         print(f"  {_short(CLOUD)} -d {_short(self.cloud)} status")
         print("  make demo-down")
 
@@ -114,6 +117,16 @@ class Demo:
         (self.folder / "servers.json").write_text(json.dumps(servers, indent=2) + "\n")
         if {each["Status"] for each in servers} != {"ACTIVE"} or len(servers) != len(SERVERS):
             raise Stopped(f"not every server is ACTIVE: {servers}")
+
+    def meters(self) -> None:
+        """Show the meters of all servers, as a polling agent would read them."""
+        configuration = self.folder / "meters.conf"
+        names = sorted(each.name for each in (self.cloud / "nodes").iterdir())
+        nodes = ",".join(f"{name}:{self.cloud / 'etc/nova-smartos' / name}.conf" for name in names)
+        configuration.write_text(f"[smartos_meters]\nnodes = {nodes}\n")
+        words = ["smartos-meter", "--config-file", str(configuration), "--once"]
+        print(paint("1;36", f"$ {' '.join(words).replace(f'{self.folder}/', '')}"), flush=True)
+        run([self._bin() / words[0], *words[1:]])
 
     def nodes(self, *words: str) -> None:
         """Run a command on every node."""

@@ -21,8 +21,8 @@ def main(words: list[str]) -> int:
             sets = frozenset(options.sets)
             install.packages(sets)
             _enter(install.environment(sets), words)
-        elif not _entered() and (install.VENV / "bin/python").is_file():
-            _enter(install.VENV / "bin/python", words)
+        elif not _entered():
+            _enter(install.made(), words)
         from gate.cloud import commands
 
         return commands.run(options)
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="sets",
         action="append",
         default=[],
-        choices=["consoles", "gate"],
+        choices=["consoles", "gate", "telemetry", "volumes"],
         help="an optional set of services; may be repeated",
     )
     up.add_argument("--speed", default="20", help="node seconds in a second (default 20)")

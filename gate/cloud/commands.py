@@ -13,12 +13,24 @@ from typing import Any
 from gate.cloud import files, install, model, nodes, processes, services, show
 from gate.cloud import up as up_module
 
+#: What runs for an optional set besides its APIs.
+_PROGRAMS_OF_SETS = {
+    "consoles": ("nova-novncproxy", "nova-serialproxy"),
+    "telemetry": (
+        "ceilometer-notification",
+        "ceilometer-polling",
+        "cloudkitty-processor",
+        "gnocchi-metricd",
+    ),
+    "volumes": ("cinder-scheduler", "cinder-volume"),
+}
+
 
 def run(options: argparse.Namespace) -> int:
     """Run what the command line names; the exit status."""
     try:
         return int(_COMMANDS[options.command](options) or 0)
-    except services.Failed as failed:
+    except (services.Failed, TimeoutError) as failed:
         print(show.paint("31", f"smartos-cloud: {failed}"), file=sys.stderr)
         return 1
 
@@ -28,13 +40,16 @@ def up(options: argparse.Namespace) -> None:
     base = options.directory
     sets = frozenset(options.sets)
     known = model.Cloud.load(base)
-    if known is not None and known.up and not options.fresh and not _missing(known):
+    missing = _missing(known) if known is not None and known.up else set()
+    if known is not None and known.up and not options.fresh and not missing:
         if lacking := sets - known.sets:
             raise services.Failed(
                 f"the cloud in {base} is up without {', '.join(lacking)}: use --fresh"
             )
         show.say(f"The cloud in {base} is up already")
     else:
+        if missing:
+            show.say(f"No longer running: {', '.join(sorted(missing))}. All starts anew")
         down(options)
         cloud = _planned(options, base, sets)
         show.say(f"Starting a cloud in {base}")
@@ -47,14 +62,18 @@ def down(options: argparse.Namespace) -> None:
     """Stop what is left of a cloud, and remove its folder."""
     base = options.directory
     cloud = model.Cloud.load(base)
-    if base.exists() and cloud is None and any(base.iterdir()):
+    if (
+        base.exists()
+        and cloud is None
+        and any(each != model.unfinished(base) for each in base.iterdir())
+    ):
         raise services.Failed(f"{base} is there but holds no cloud; it stays as it is")
     if cloud is not None:
         show.say(f"Stopping the cloud in {base}")
         nodes.down(cloud)
     processes.stop(base)
-    if cloud is not None:
-        shutil.rmtree(base)
+    if base.exists():
+        remove(base)
 
 
 def status(options: argparse.Namespace) -> int:
@@ -107,14 +126,17 @@ def _cloud(options: argparse.Namespace) -> model.Cloud:
     return cloud
 
 
-def _expected(cloud: model.Cloud) -> list[str]:
+def expected(cloud: model.Cloud) -> list[str]:
     """The services that run in a cloud that is up."""
     emulated = [node.host for node in cloud.nodes if node.emulated]
     computes = [f"nova-compute-{node.host}" for node in cloud.nodes]
-    proxies = ["nova-novncproxy", "nova-serialproxy"] if "consoles" in cloud.sets else []
-    apis = ["keystone", *files.SERVICES]
+    apis = [
+        "keystone",
+        *(name for name, (_, path) in files.services(cloud).items() if path is not None),
+    ]
     others = ["mariadb", "memcached", "rabbitmq", "nova-conductor", "nova-scheduler"]
-    return sorted([*apis, *others, *emulated, *computes, *proxies])
+    optional = [name for each in cloud.sets for name in _PROGRAMS_OF_SETS.get(each, ())]
+    return sorted([*apis, *others, *emulated, *computes, *optional])
 
 
 def _line(base: pathlib.Path) -> str:
@@ -130,7 +152,7 @@ def _measured(cloud: model.Cloud, seconds: float) -> dict[str, Any]:
     after = processes.running(cloud.base)
     spent = time.monotonic() - started
     found: list[dict[str, Any]] = []
-    for service in sorted({*_expected(cloud), *(each.service for each in after)}):
+    for service in sorted({*expected(cloud), *(each.service for each in after)}):
         own = [each for each in after if each.service == service]
         used = sum(each.cpu_seconds() - before.get(each, 0.0) for each in own)
         found.append(
@@ -153,7 +175,22 @@ def _measured(cloud: model.Cloud, seconds: float) -> dict[str, Any]:
 
 
 def _missing(cloud: model.Cloud) -> set[str]:
-    return set(_expected(cloud)) - {each.service for each in processes.running(cloud.base)}
+    return set(expected(cloud)) - {each.service for each in processes.running(cloud.base)}
+
+
+def remove(base: pathlib.Path) -> None:
+    """Remove a cloud's folder. What says that it is one goes last, should we be killed before."""
+    for folder, names, _ in os.walk(base):
+        # zones have folders that their owner may not read or change
+        for path in (pathlib.Path(folder, name) for name in names):
+            if not path.is_symlink():
+                path.chmod(0o700)
+    for path in base.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != model.FILE:
+            path.unlink()
+    shutil.rmtree(base)
 
 
 def _planned(options: argparse.Namespace, base: pathlib.Path, sets: frozenset[str]) -> model.Cloud:

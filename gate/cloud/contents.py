@@ -35,7 +35,7 @@ def identity(cloud: model.Cloud) -> None:
         keystone = connect(cloud).identity
         project = keystone.create_project(name="service", domain_id="default")
         roles = [keystone.find_role(name) for name in ("admin", "service")]
-        for service, (kind, path) in files.SERVICES.items():
+        for service, (kind, path) in files.services(cloud).items():
             name = service.partition("-")[0]
             user = keystone.create_user(
                 name=name,
@@ -45,6 +45,8 @@ def identity(cloud: model.Cloud) -> None:
             )
             for role in roles:
                 keystone.assign_project_role_to_user(project, user, role)
+            if path is None:
+                continue
             entry = keystone.create_service(name=name, type=kind)
             for interface in ("public", "internal"):
                 keystone.create_endpoint(

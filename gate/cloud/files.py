@@ -13,17 +13,26 @@ from gate.cloud import model
 
 Sections: TypeAlias = Mapping[str, Mapping[str, object]]
 
-#: What each service is in Keystone: name of its user, type and path of its endpoint.
-SERVICES = {
+#: What each service is in Keystone: type and path of its endpoint; None if it has no API.
+SERVICES: dict[str, tuple[str, str | None]] = {
     "placement": ("placement", ""),
     "glance": ("image", ""),
     "neutron": ("network", ""),
     "nova-api": ("compute", "/v2.1"),
 }
+_SERVICES_OF_SETS: dict[str, dict[str, tuple[str, str | None]]] = {
+    "telemetry": {
+        "gnocchi": ("metric", ""),
+        "ceilometer": ("metering", None),
+        "cloudkitty": ("rating", ""),
+    },
+    "volumes": {"cinder": ("volumev3", "/v3")},
+}
 #: The physical network of project networks, with VLANs, and the one of the public network.
 PROJECTS, PUBLIC = "physnet1", "public"
 VLANS = "100:1999"
-_DATA = pathlib.Path(sys.prefix) / "etc"
+#: Where packages have put their sample configuration.
+DATA = pathlib.Path(sys.prefix) / "etc"
 
 
 def write(cloud: model.Cloud) -> None:
@@ -38,12 +47,26 @@ def write(cloud: model.Cloud) -> None:
         "nova/nova.conf": nova(cloud),
         "nova/database.conf": nova_databases(cloud),
     }.items():
-        path = cloud.base / "etc" / service
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(_ini(sections))
-    shutil.copy(_DATA / "nova/api-paste.ini", cloud.base / "etc/nova")
+        put(cloud, service, sections)
+    shutil.copy(DATA / "nova/api-paste.ini", cloud.base / "etc/nova")
     clouds(cloud)
+
+
+def put(cloud: model.Cloud, name: str, sections: Sections) -> pathlib.Path:
+    """Write one of them, readable by its owner alone."""
+    path = cloud.base / "etc" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(_ini(sections))
+    return path
+
+
+def services(cloud: model.Cloud) -> dict[str, tuple[str, str | None]]:
+    """The services of a cloud with its optional sets, as Keystone knows them."""
+    known = dict(SERVICES)
+    for each in sorted(cloud.sets):
+        known |= _SERVICES_OF_SETS.get(each, {})
+    return known
 
 
 def clouds(cloud: model.Cloud) -> None:
@@ -66,17 +89,21 @@ def clouds(cloud: model.Cloud) -> None:
 def compute(cloud: model.Cloud, node: model.Node, options: Mapping[str, object]) -> pathlib.Path:
     """The file of one nova-compute; `options` lead to its node."""
     state = cloud.folder("state", "nova", node.host)
-    path = cloud.folder("etc", "nova-smartos") / f"{node.host}.conf"
-    path.write_text(_ini({"DEFAULT": {"host": node.host, "state_path": state}, "smartos": options}))
-    return path
+    if "telemetry" in cloud.sets:
+        options = {**options, "spool_directory": cloud.folder("state", "spool", node.host)}
+    sections = {"DEFAULT": {"host": node.host, "state_path": state}, "smartos": options}
+    return put(cloud, f"nova-smartos/{node.host}.conf", sections)
 
 
 def keystone(cloud: model.Cloud) -> Sections:
+    keys = {"key_repository": cloud.folder("etc", "keystone", "fernet")}
     return {
         "DEFAULT": {"log_file": cloud.log("keystone")},
         "database": database(cloud, "keystone"),
         "token": {"provider": "fernet", "expiration": 14400},
-        "fernet_tokens": {"key_repository": cloud.folder("etc", "keystone", "fernet")},
+        "fernet_tokens": keys,
+        # which otherwise lie in /etc, where only root may write
+        "fernet_receipts": keys,
         "credential": {"key_repository": cloud.folder("etc", "keystone", "credential")},
         "cache": {
             "enabled": True,
@@ -113,7 +140,7 @@ def glance(cloud: model.Cloud) -> Sections:
         "os_glance_tasks_store": {"filesystem_store_datadir": stores / "tasks"},
         "paste_deploy": {
             "flavor": "keystone",
-            "config_file": _DATA / "glance/glance-api-paste.ini",
+            "config_file": DATA / "glance/glance-api-paste.ini",
         },
         "keystone_authtoken": authtoken(cloud, "glance"),
         **messaging(cloud),
@@ -126,7 +153,7 @@ def neutron(cloud: model.Cloud) -> Sections:
             "log_file": cloud.log("neutron"),
             "core_plugin": "ml2",
             "service_plugins": "router",
-            "api_paste_config": _DATA / "neutron/api-paste.ini",
+            "api_paste_config": DATA / "neutron/api-paste.ini",
             "state_path": cloud.folder("state", "neutron"),
             "transport_url": bus(cloud),
             "bind_host": model.HOST,
@@ -190,7 +217,7 @@ def nova(cloud: model.Cloud) -> Sections:
             "transport_url": bus(cloud),
             "my_ip": model.HOST,
             "allow_resize_to_same_host": True,
-            "rootwrap_config": _DATA / "nova/rootwrap.conf",
+            "rootwrap_config": DATA / "nova/rootwrap.conf",
         },
         "api": {"max_limit": 1000},
         "conductor": {"workers": 1},
@@ -215,6 +242,7 @@ def nova(cloud: model.Cloud) -> Sections:
         "vnc": consoles(cloud, "novncproxy", "/vnc_lite.html"),
         "serial_console": consoles(cloud, "serialproxy", "/"),
         "glance": {"api_servers": cloud.url("glance")},
+        "cinder": user(cloud, "nova-api") if "volumes" in cloud.sets else {},
         "oslo_concurrency": {"lock_path": cloud.folder("state", "nova", "lock")},
         "notifications": {
             "notification_format": "both",
@@ -243,7 +271,7 @@ def authtoken(cloud: model.Cloud, service: str) -> Mapping[str, object]:
         "www_authenticate_uri": cloud.url("keystone", "/v3"),
         "memcached_servers": f"{model.HOST}:{cloud.ports['memcached']}",
         "service_token_roles_required": True,
-        "service_type": SERVICES[service][0],
+        "service_type": services(cloud)[service][0],
     }
 
 

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a machine must have: a few Debian packages, and a virtual environment with OpenStack."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from gate.cloud import show
 
@@ -62,25 +65,54 @@ def packages(sets: frozenset[str]) -> None:
 def environment(sets: frozenset[str]) -> pathlib.Path:
     """Make the virtual environment, or bring it up to date; its Python."""
     python = VENV / "bin/python"
+    with alone() as lock:
+        _make(python, sets, lock)
+    return python
+
+
+def made() -> pathlib.Path:
+    """The Python of an environment that is there already."""
+    python = VENV / "bin/python"
+    if not python.is_file():
+        raise Missing(f"there is no {python}: `smartos-cloud up` makes it")
+    return python
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[int]:
+    """Keep others out; what we start keeps them out too, should it outlive us."""
+    VENV.mkdir(parents=True, exist_ok=True)
+    lock = os.open(VENV, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            show.say(f"Waiting for another installation into {VENV}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _make(python: pathlib.Path, sets: frozenset[str], lock: int) -> None:
     digest = hashlib.sha256()
     for path in sorted([*(ROOT / "gate").glob("requirements*.txt"), *map(ROOT.joinpath, _SOURCES)]):
         digest.update(path.read_bytes())
     stamp = VENV / "installed"
-    made, *present = stamp.read_text().split() if stamp.is_file() else [""]
-    if made == digest.hexdigest() and sets <= set(present):
-        return python
+    made_from, *present = stamp.read_text().split() if stamp.is_file() else [""]
+    if made_from == digest.hexdigest() and sets <= set(present):
+        return
     wanted = sets | set(present)
     show.say(f"Installing OpenStack from packages into {VENV}, as {CONSTRAINTS} pins them")
     with show.step("virtual environment"):
-        _run([str(ROOT / ".ci/venv"), str(VENV)], {"PYTHON": sys.executable})
+        _run([str(ROOT / ".ci/venv"), str(VENV)], {"PYTHON": sys.executable}, lock)
         words = [word for path in requirements(wanted) for word in ("-r", str(path))]
         pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        _run([*pip, "-c", str(CONSTRAINTS), *words, "--editable", str(ROOT)])
+        _run([*pip, "-c", str(CONSTRAINTS), *words, "--editable", str(ROOT)], {}, lock)
     stamp.write_text(" ".join([digest.hexdigest(), *sorted(wanted)]))
-    return python
 
 
-def _run(words: list[str], more: dict[str, str] | None = None) -> None:
+def _run(words: list[str], more: dict[str, str] | None = None, *keep: int) -> None:
     done = subprocess.run(
         words,
         env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", **(more or {})},
@@ -88,6 +120,7 @@ def _run(words: list[str], more: dict[str, str] | None = None) -> None:
         capture_output=True,
         text=True,
         check=False,
+        pass_fds=keep,
     )
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]

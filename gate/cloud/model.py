@@ -10,6 +10,8 @@ import socket
 from typing import Any
 
 HOST = "127.0.0.1"
+#: What makes a folder a cloud's.
+FILE = "cloud.json"
 REGION = "RegionOne"
 _PORTS = (
     "mariadb",
@@ -23,6 +25,9 @@ _PORTS = (
     "neutron",
     "nova-api",
     "gnocchi",
+    "ceilometer-polling",
+    "cloudkitty",
+    "cinder",
     "novncproxy",
     "serialproxy",
 )
@@ -72,7 +77,7 @@ class Cloud:
     def load(cls, base: pathlib.Path) -> "Cloud | None":
         """The cloud in a folder, if there is one."""
         try:
-            kept = json.loads((base / "cloud.json").read_text())
+            kept = json.loads((base / FILE).read_text())
         except FileNotFoundError:
             return None
         kept["nodes"] = [Node(**node) for node in kept["nodes"]]
@@ -81,11 +86,10 @@ class Cloud:
     def save(self) -> None:
         """Write cloud.json, readable by its owner alone: it has the password."""
         kept = dataclasses.asdict(self) | {"base": str(self.base), "sets": sorted(self.sets)}
-        path = self.base / "cloud.json"
-        new = path.with_suffix(".new")
+        new = unfinished(self.base)
         new.touch(mode=0o600)
         new.write_text(json.dumps(kept, indent=2))
-        new.replace(path)
+        new.replace(self.base / FILE)
 
     def folder(self, *names: str) -> pathlib.Path:
         """A folder of the cloud's, made when it is not there."""
@@ -104,7 +108,17 @@ class Cloud:
     @property
     def environment(self) -> dict[str, str]:
         """What makes OpenStack's clients use this cloud as its administrator."""
-        return {"OS_CLOUD": "smartos", "OS_CLIENT_CONFIG_FILE": str(self.base / "clouds.yaml")}
+        return {
+            "OS_CLOUD": "smartos",
+            "OS_CLIENT_CONFIG_FILE": str(self.base / "clouds.yaml"),
+            # the second is not for what is kept in a database; clouds.yaml cannot say that
+            "OS_RATING_API_VERSION": "1",
+        }
+
+
+def unfinished(base: pathlib.Path) -> pathlib.Path:
+    """What cloud.json is called until it is whole."""
+    return (base / FILE).with_suffix(".new")
 
 
 def mark() -> str:

@@ -20,16 +20,34 @@ BIN = pathlib.Path(sys.executable).parent
 #: How long a service may take until it is ready, and a command that sets one up.
 SECONDS = 120.0
 _SETUP_SECONDS = 600
-_DATABASES = ("keystone", "placement", "glance", "neutron", "nova_api", "nova", "nova_cell0")
+_DATABASES = (
+    "keystone",
+    "placement",
+    "glance",
+    "neutron",
+    "nova_api",
+    "nova",
+    "nova_cell0",
+    "gnocchi",
+    "cloudkitty",
+    "cinder",
+)
 _APIS = {
     "keystone": "keystone.wsgi.api",
     "placement": "placement.wsgi.api",
     "glance": "glance.wsgi.api",
     "neutron": "neutron.wsgi.api",
     "nova-api": "nova.wsgi.osapi_compute",
+    "gnocchi": "gnocchi.rest.wsgi",
+    "cloudkitty": "cloudkitty.wsgi.api",
+    "cinder": "cinder.wsgi.api",
 }
+#: Those that are told their file on the command line, and not in their environment.
+_TOLD = ("gnocchi", "cloudkitty", "cinder")
 _NATIVE_THREADS = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "1", "PYTHONWARNINGS": "ignore"}
-_MATTERS = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b|Error: |Exception: |\[ERROR\]")
+_MATTERS = re.compile(
+    r"\b(ERROR|CRITICAL|FATAL)\b|Error: |Exception: |\[ERROR\]|Kernel pid terminated"
+)
 # how a traceback in a log ends
 _EMPTY = re.compile(r"ERROR \S+$")
 
@@ -41,10 +59,13 @@ class Failed(Exception):
 def api(cloud: model.Cloud, service: str) -> None:
     """Start an API; it listens once it has read its configuration."""
     etc = cloud.base / "etc"
+    words = [sys.executable, "-m", "gate.cloud.serve", _APIS[service], str(cloud.ports[service])]
+    if service in _TOLD:
+        words += ["--config-file", str(etc / service / f"{service}.conf")]
     process = processes.start(
         cloud,
         service,
-        [sys.executable, "-m", "gate.cloud.serve", _APIS[service], str(cloud.ports[service])],
+        words,
         {
             "OS_KEYSTONE_CONFIG_DIR": str(etc / "keystone"),
             "OS_PLACEMENT_CONFIG_DIR": str(etc / "placement"),
@@ -65,14 +86,29 @@ def api(cloud: model.Cloud, service: str) -> None:
 def compute_reports(cloud: model.Cloud, host: str) -> int:
     """How often a nova-compute has said that it is up; it begins when it knows its node."""
     query = "SELECT report_count FROM services WHERE host = %s AND topic = 'compute'"
-    rows = _rows(cloud, "nova", query, host)
-    return int(rows[0][0]) if rows else 0
+    found = rows(cloud, "nova", query, host)
+    return int(found[0][0]) if found else 0
+
+
+def consumed(cloud: model.Cloud, queue: str) -> bool:
+    """Whether something reads a queue of the message bus."""
+    import amqp
+
+    address = f"{model.HOST}:{cloud.ports['rabbitmq']}"
+    try:
+        with amqp.Connection(
+            address, userid="smartos", password=cloud.password, connect_timeout=2, read_timeout=5
+        ) as connection:
+            declared = connection.channel().queue_declare(queue, passive=True)
+            return bool(declared.consumer_count)
+    except (amqp.NotFound, OSError):
+        return False
 
 
 def glance_images(cloud: model.Cloud) -> set[str] | None:
     """The ids of all images that were ever in Glance; None when nobody can say."""
-    rows = _rows(cloud, "glance", "SELECT id FROM images")
-    return None if rows is None else {str(row[0]) for row in rows}
+    found = rows(cloud, "glance", "SELECT id FROM images")
+    return None if found is None else {str(row[0]) for row in found}
 
 
 def mariadb(cloud: model.Cloud) -> None:
@@ -129,7 +165,7 @@ def mariadb(cloud: model.Cloud) -> None:
         ],
     )
 
-    ready(cloud, "mariadb", lambda: _rows(cloud, _DATABASES[-1], "SELECT 1"), process)
+    ready(cloud, "mariadb", lambda: rows(cloud, _DATABASES[-1], "SELECT 1"), process)
 
 
 def memcached(cloud: model.Cloud) -> None:
@@ -156,8 +192,20 @@ def nova(
     """Start nova-SERVICE with the files that it reads."""
     paths = [cloud.base / "etc/nova/nova.conf", *more]
     options = [word for path in paths for word in ("--config-file", str(path))]
-    words = [str(BIN / f"nova-{service}"), *options]
-    return processes.start(cloud, name or f"nova-{service}", words, _NATIVE_THREADS)
+    return program(cloud, name or f"nova-{service}", [f"nova-{service}", *options])
+
+
+def program(
+    cloud: model.Cloud,
+    name: str,
+    words: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start a program of the virtual environment."""
+    path = str(BIN / words[0])
+    return processes.start(
+        cloud, name, [path, *words[1:]], {**_NATIVE_THREADS, **(environment or {})}
+    )
 
 
 def rabbitmq(cloud: model.Cloud) -> None:
@@ -184,6 +232,9 @@ def rabbitmq(cloud: model.Cloud) -> None:
             "RABBITMQ_DIST_PORT": str(cloud.ports["rabbitmq-dist"]),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
             "RABBITMQ_LOGS": "-",
+            # what goes elsewhere all the same, and where it may not without being root
+            "RABBITMQ_LOG_BASE": str(cloud.folder("logs", "rabbitmq")),
+            "ERL_CRASH_DUMP": str(home / "erl_crash.dump"),
             "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
             "RABBITMQ_NODENAME": f"smartos{cloud.ports['rabbitmq']}@localhost",
             "RABBITMQ_PID_FILE": str(home / "pid"),
@@ -229,7 +280,8 @@ def command(
     with cloud.log(f"{what}-setup").open("a") as log:
         log.write(f"$ {pathlib.Path(path).name} {' '.join(words[1:])}\n{done.stdout}{done.stderr}")
     if done.returncode:
-        lines = (done.stdout + done.stderr).splitlines()
+        # some say it in their log only
+        lines = [*_logged(cloud, what), *(done.stdout + done.stderr).splitlines()]
         raise Failed(f"{what}: {words[0]} ended with status {done.returncode}: {_matters(lines)}")
     return done.stdout
 
@@ -255,9 +307,7 @@ def ready(
 
 def why(cloud: model.Cloud, service: str) -> str:
     """The line of a service's log that matters, and where the log is."""
-    path = cloud.log(service)
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    return f"{_matters(lines)} ({path})"
+    return f"{_matters(_logged(cloud, service))} ({cloud.log(service)})"
 
 
 def _answers(url: str) -> bool:
@@ -270,13 +320,19 @@ def _answers(url: str) -> bool:
         return False
 
 
+def _logged(cloud: model.Cloud, service: str) -> list[str]:
+    path = cloud.log(service)
+    return path.read_text(errors="replace").splitlines() if path.is_file() else []
+
+
 def _matters(lines: Sequence[str]) -> str:
     lines = [line.strip() for line in lines if line.strip()]
     telling = [line for line in lines if _MATTERS.search(line) and not _EMPTY.search(line)]
     return (telling or lines or ["it says nothing"])[-1]
 
 
-def _rows(cloud: model.Cloud, name: str, query: str, *values: str) -> tuple[Any, ...] | None:
+def rows(cloud: model.Cloud, name: str, query: str, *values: object) -> tuple[Any, ...] | None:
+    """What a database answers; None when nobody does."""
     import pymysql
 
     try:
@@ -286,6 +342,7 @@ def _rows(cloud: model.Cloud, name: str, query: str, *values: str) -> tuple[Any,
             user="smartos",
             password=cloud.password,
             database=name,
+            autocommit=True,
         ) as connection:
             with connection.cursor() as cursor:
                 cursor.execute(query, values)

@@ -4,16 +4,20 @@
 import concurrent.futures
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
-from gate.cloud import contents, files, model, nodes, schemas, services
+from gate.cloud import contents, files, model, nodes, schemas, services, telemetry, volumes
 
 
 def up(cloud: model.Cloud) -> None:
     """Start everything; ends when servers can be booted."""
     cloud.folder("logs")
     files.write(cloud)
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    if "telemetry" in cloud.sets:
+        telemetry.write(cloud)
+    if "volumes" in cloud.sets:
+        volumes.write(cloud)
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
         start = Starter(pool)
         database = start(services.mariadb, cloud)
         bus = start(services.rabbitmq, cloud)
@@ -48,10 +52,20 @@ def up(cloud: model.Cloud) -> None:
         if "consoles" in cloud.sets:
             for proxy in ("novncproxy", "serialproxy"):
                 start(_proxy, cloud, proxy, after=[conductor])
+        if "telemetry" in cloud.sets:
+            _telemetry(cloud, start, database, bus, users, computes)
+        if "volumes" in cloud.sets:
+            cinder = start(volumes.tables, cloud, after=[database])
+            cinder = start(services.api, cloud, "cinder", after=[users, bus, cinder])
+            for binary in ("cinder-scheduler", "cinder-volume"):
+                start(volumes.start, cloud, binary, after=[cinder])
         start(schemas.nova_manage, cloud, "cell_v2", "discover_hosts", after=computes)
         start.finish()
     cloud.up = True
     cloud.save()
+
+
+Part: TypeAlias = "concurrent.futures.Future[Any]"
 
 
 @dataclasses.dataclass
@@ -59,14 +73,14 @@ class Starter:
     """Runs each part in a thread, once those before it are done; the first failure ends all."""
 
     pool: concurrent.futures.ThreadPoolExecutor
-    futures: list[concurrent.futures.Future[Any]] = dataclasses.field(default_factory=list)
+    futures: list[Part] = dataclasses.field(default_factory=list)
 
     def __call__(
         self,
         part: Callable[..., Any],
         *arguments: Any,
-        after: "list[concurrent.futures.Future[Any]] | None" = None,
-    ) -> "concurrent.futures.Future[Any]":
+        after: list[Part] | None = None,
+    ) -> Part:
         def run() -> Any:
             for each in after or []:
                 each.result()
@@ -122,6 +136,26 @@ def _scheduler(cloud: model.Cloud) -> None:
 def _proxy(cloud: model.Cloud, proxy: str) -> None:
     process = services.nova(cloud, proxy, cloud.base / "etc/nova/database.conf")
     services.ready(cloud, f"nova-{proxy}", lambda: services.listens(cloud, proxy), process)
+
+
+def _telemetry(
+    cloud: model.Cloud, start: Starter, database: Part, bus: Part, users: Part, computes: list[Part]
+) -> None:
+    tables = start(telemetry.gnocchi_tables, cloud, after=[database])
+    gnocchi = start(services.api, cloud, "gnocchi", after=[users, tables])
+    start(telemetry.metricd, cloud, after=[tables])
+    types = start(telemetry.resource_types, cloud, after=[gnocchi])
+    listener = start(telemetry.notification, cloud, after=[types, bus])
+    # it reads what the computes read
+    start(telemetry.polling, cloud, after=[listener, *computes])
+    rates = start(telemetry.cloudkitty_tables, cloud, after=[database])
+    start(services.api, cloud, "cloudkitty", after=[users, bus, rates])
+    start(telemetry.processor, cloud, after=[types, bus, rates])
+    start(_rated, cloud, after=[users, rates])
+
+
+def _rated(cloud: model.Cloud) -> None:
+    telemetry.rate(cloud, contents.project(cloud))
 
 
 def _registered(cloud: model.Cloud, binary: str, process: Any) -> None:

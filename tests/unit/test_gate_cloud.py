@@ -8,11 +8,24 @@ import pathlib
 import stat
 import subprocess
 import sys
+import tempfile
+import threading
 
 import pytest
 
 from gate.cloud import cli, commands, files, install, model, processes, services
 from tests import waits
+
+# dies when nothing but cloud.json is left
+DOWN_KILLED = """
+import argparse, os, pathlib, sys
+from gate.cloud import commands
+def end(event, arguments):
+    if event == "os.remove" and arguments[0] == "cloud.json":
+        os._exit(9)
+sys.addaudithook(end)
+commands.run(argparse.Namespace(command="down", directory=pathlib.Path(sys.argv[1])))
+"""
 
 
 @pytest.fixture
@@ -99,6 +112,21 @@ def test_a_service_that_ends_is_told_with_its_reason(cloud: model.Cloud) -> None
         services.ready(cloud, "nova-api", lambda: False, process)
 
 
+def test_a_command_that_fails_is_told_with_what_it_left_in_the_log(cloud: model.Cloud) -> None:
+    script = 'echo "1 ERROR x PermissionError: no such key" >> logs/keystone.log; exit 1'
+    with pytest.raises(services.Failed, match="status 1: 1 ERROR x PermissionError: no such key"):
+        services.command(cloud, "keystone", ["sh", "-c", script])
+
+
+def test_nothing_is_configured_outside_the_folder(cloud: model.Cloud) -> None:
+    """An ordinary user may not write there, and root would leave it behind."""
+    files.write(cloud)
+    keystone = configparser.ConfigParser(interpolation=None)
+    keystone.read(cloud.base / "etc/keystone/keystone.conf")
+    for group in ("fernet_tokens", "fernet_receipts", "credential"):
+        assert keystone[group]["key_repository"].startswith(f"{cloud.base}/")
+
+
 def test_down_leaves_a_folder_alone_that_holds_no_cloud(tmp_path: pathlib.Path) -> None:
     (tmp_path / "precious").touch()
     options = argparse.Namespace(command="down", directory=tmp_path)
@@ -113,6 +141,71 @@ def test_down_twice(cloud: model.Cloud) -> None:
     assert commands.run(options) == 0
     assert not cloud.base.exists()
     assert commands.run(options) == 0
+
+
+def test_down_again_after_a_kill(cloud: model.Cloud) -> None:
+    """What a killed `down` has left is still a cloud, and so is what a killed `up` has left."""
+    options = argparse.Namespace(command="down", directory=cloud.base)
+    cloud.nodes.clear()
+    cloud.save()
+    cloud.log("x").touch()
+    killed = [sys.executable, "-c", DOWN_KILLED, str(cloud.base)]
+    assert subprocess.run(killed, cwd=install.ROOT, check=False).returncode == 9
+    assert [path.name for path in cloud.base.iterdir()] == [model.FILE]
+    assert commands.run(options) == 0
+    assert not cloud.base.exists()
+    cloud.base.mkdir()
+    model.unfinished(cloud.base).touch()
+    assert commands.run(options) == 0
+    assert not cloud.base.exists()
+
+
+def test_down_removes_what_its_owner_may_not_read() -> None:
+    """Zones have such folders; root would not notice."""
+    base = pathlib.Path(tempfile.mkdtemp())
+    (base / "zone/root/locked").mkdir(parents=True)
+    (base / "zone/root/locked/file").touch()
+    (base / "link").symlink_to("/")
+    (base / model.FILE).touch()
+    owner = os.geteuid()
+    nobody = 65534 if owner == 0 else owner
+    for path in (base, *base.rglob("*")):
+        os.chown(path, nobody, -1, follow_symlinks=False)
+    (base / "zone/root/locked").chmod(0)
+    (base / "zone/root").chmod(0o555)
+    os.seteuid(nobody)
+    try:
+        commands.remove(base)
+    finally:
+        os.seteuid(owner)
+    assert not base.exists()
+
+
+def test_two_do_not_install_at_once(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even when the first was killed, and what it ran goes on."""
+    monkeypatch.setattr(install, "VENV", tmp_path / "venv")
+    with install.alone() as lock:
+        orphan = subprocess.Popen(["sleep", "600"], pass_fds=[lock])
+    second = threading.Thread(target=lambda: install.alone().__enter__())
+    second.start()
+    try:
+        waits.until(lambda: "Waiting for another" in capsys.readouterr().err)
+        assert second.is_alive()
+    finally:
+        orphan.kill()
+        orphan.wait()
+    second.join(waits.SECONDS)
+    assert not second.is_alive()
+
+
+def test_without_an_environment_it_says_who_makes_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "VENV", tmp_path / "venv")
+    assert cli.main(["-d", str(tmp_path / "cloud"), "status"]) == 1
+    assert "`smartos-cloud up` makes it" in capsys.readouterr().err
 
 
 def test_status_says_what_is_down(cloud: model.Cloud, capsys: pytest.CaptureFixture[str]) -> None:
