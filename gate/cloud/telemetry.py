@@ -50,6 +50,8 @@ def ceilometer(cloud: model.Cloud) -> files.Sections:
         "DEFAULT": {"transport_url": files.bus(cloud)},
         "notification": {"workers": 1},
         "polling": {
+            # no message may divide the samples of a meter: the exporter starts it anew with each
+            "batch_size": 10_000,
             "enable_prometheus_exporter": True,
             "prometheus_listen_addresses": f"{model.HOST}:{cloud.ports['ceilometer-polling']}",
         },
