@@ -200,10 +200,12 @@ def _stop(
 def _reboot_zone(gz: node.Node, known: watch.Watch, uuid: str) -> bool:
     """Reboot a zone in one go, which never shows as a shutdown; False when it cannot be.
 
-    For an HVM vmadm's reboot is a stop and a start as well, in which bhyve's guest has 10 s.
+    For an HVM vmadm's reboot is a stop and a start as well, in which bhyve's guest has 10 s. A zone
+    that would not come up with the node is stopped and started: an earlier reboot may have ended
+    half-way, and only a start mends that.
     """
     vm = known.get(uuid)
-    if vm.hvm or not state.is_running(vm):
+    if vm.hvm or not state.is_running(vm) or not vm.autoboot:
         return False
     failure = exception.InstanceRebootFailure
 

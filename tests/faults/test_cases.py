@@ -13,6 +13,7 @@ from nova import exception  # noqa: E402
 
 FIRST = faulty.Fault(faulty.Step("vmadm stop", 1), faulty.Kind.FAILS)
 SECOND = faulty.Fault(faulty.Step("vmadm lookup", 1), faulty.Kind.FAILS)
+READING = faulty.Fault(faulty.Step("kstat", 1), faulty.Kind.FAILS)
 
 
 def raised(fault: faulty.Fault) -> exception.NovaException:
@@ -45,6 +46,12 @@ def in_a_remedy() -> exception.NovaException:
             exception.InternalError("vmadm create: out of space"),
             [faulty.Fault(FIRST.step, faulty.Kind.FULL), SECOND],
         ),
+        # the reading failed, and nobody minded
+        (raised(FIRST), [READING, FIRST]),
+        (
+            exception.InternalError("vmadm get: no node is up in /nst"),
+            [faulty.Fault(READING.step, faulty.Kind.REBOOT), SECOND],
+        ),
     ],
 )
 def test_what_tells_the_first_error_is_right(
@@ -58,6 +65,7 @@ def test_what_tells_the_first_error_is_right(
     [
         (in_a_remedy(), [FIRST, SECOND], "the first error"),
         (exception.InternalError("something else is wrong"), [FIRST], "the first error"),
+        (exception.InternalError("kstat: broken"), [READING], "a final reading"),
         (exception.InternalError("no node is up in /nst"), [FIRST], "the first error"),
         (ValueError(faulty.mark(FIRST.step)), [FIRST], "Nova gets a ValueError"),
         (exception.InternalError("bad"), [], "says nothing"),

@@ -228,6 +228,16 @@ def test_a_zone_reboots_in_one_go(world: World) -> None:
     world.delete(vm)
 
 
+def test_a_reboot_that_ended_half_way_is_mended_by_the_next(world: World) -> None:
+    """It was killed after its stop, after which no VM comes up with its node."""
+    vm = world.create("joyent-minimal")
+    world.emulator.tool("vmadm", "update", vm.uuid, "autoboot=false")
+    waits.until(lambda: not world.known(vm).autoboot)
+    power.reboot(world.gz, world.watch, vm, hard=False, seconds=60)
+    assert world.is_up(vm)
+    world.delete(vm)
+
+
 @pytest.mark.parametrize("brand", ["joyent-minimal", "bhyve", "kvm"])
 def test_a_guest_that_ignores_it(world: World, brand: str) -> None:
     """A soft reboot and a stop end nevertheless, and in the time that the user gave an HVM."""
