@@ -13,6 +13,8 @@ from oslo_utils import timeutils
 
 from ceilometer_plugin import samples
 from ceilometer_plugin.cmd import meter
+from nova_smartos import readings
+from nova_smartos.translate import identity
 from tests import waits
 from tests.functional import metered
 
@@ -175,6 +177,33 @@ def test_a_reboot_that_nobody_saw_is_a_gap(world: metered.Metered) -> None:
     world.gz.vmadm.reboot(uuid)
     found = world.poll()[uuid]
     assert found["smartos.metering.gap"] > 0
+
+
+def test_a_deletion_with_a_final_reading_leaves_no_gap(world: metered.Metered) -> None:
+    uuid = world.create("web")
+    world.poll()
+    world.leave(uuid, readings.DELETION)
+    world.gz.vmadm.delete(uuid)
+    waits.until(lambda: "power.state" not in world.poll().get(uuid, {}), "the VM is gone")
+    last = [each for each in world.samples() if each.resource_id == uuid]
+    assert {each.volume for each in last if each.name == "smartos.metering.gap"} == {0}
+    assert {each.resource_metadata["quality"] for each in last} == {"exact"}
+
+
+def test_a_rescued_guest_has_its_traffic_once(world: metered.Metered) -> None:
+    uuid = world.create("web", nics=[world.nic()])
+    world.load(uuid, "net_rx=1000000")
+    marks = {**metered.mark("web"), **identity.stand_in_mark(uuid)}
+    world.create("stand-in", internal_metadata=marks, autoboot=False)
+    wire = f"instance-web-{uuid}-net0"
+    name = "network.incoming.bytes"
+    world.poll()
+    before = world.poll()[wire][name]
+    now = waits.until(
+        lambda: (found := world.poll()[wire])[name] > before and found, "something to come in"
+    )
+    assert now[f"{name}.delta"] > 0
+    assert now[f"{name}.rate"] > 0
 
 
 def test_what_ran_before_the_ledger_counts_from_its_first_reading(tmp_path: pathlib.Path) -> None:

@@ -88,6 +88,17 @@ def test_a_node_that_hangs_delays_no_other_and_loses_nothing(both: Two) -> None:
     assert both.poll()[slow]["cpu"] >= metered.used(now, "zones", *CPU) > before[slow]["cpu"]
 
 
+def test_a_node_that_speaks_nonsense_stops_no_other(both: Two) -> None:
+    first, second = both.nodes
+    there = second.create("quick")
+    directory = str(first.node.directory)
+    words = ("--status", "0", "--stdout", "[{}]")
+    first.node.command("fault", directory, "add", "kstat", "fail", *words)
+    found = both.poll()
+    assert there in found
+    assert sorted(row[FAILED] for row in found.values() if FAILED in row) == [0, 1]
+
+
 def test_an_instance_that_moves_keeps_its_total(both: Two) -> None:
     first, second = both.nodes
     uuid = str(uuids.uuid4())
