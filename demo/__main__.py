@@ -55,6 +55,8 @@ class Demo:
     def show(self) -> None:
         """All of it."""
         started = time.monotonic()
+        # what an earlier one has shown must not stand for this one
+        (self.folder / "servers.json").unlink(missing_ok=True)
         title("A cloud: Keystone, Placement, Glance, Neutron and Nova, as PyPI has them")
         print("Three SmartOS nodes, emulated: two driven over SSH, one locally.\n", flush=True)
         run([CLOUD, "-d", self.cloud, "up", "--fresh"])
@@ -73,6 +75,9 @@ class Demo:
         self.openstack("console log show --lines 6 web")
         title("The same servers, seen by SmartOS")
         self.nodes("vmadm", "list", "-o", "uuid,type,ram,state,alias")
+        title("More memory and processors, in place, while it runs")
+        self.openstack("server resize --flavor smartos.medium --wait web")
+        self.openstack("server resize confirm web")
         title("What they use, as their kernels count it")
         self.meters()
         self.keep()

@@ -20,11 +20,12 @@ def main(words: list[str]) -> int:
     cloud = [str(install.ROOT / "gate/smartos-cloud"), "-d", str(FOLDER / "cloud")]
     up = [*cloud, "up", "--fresh", "--with", "consoles", "--with", "gate"]
     up += cli.node_words(options)
-    if status := subprocess.run(up, check=False).returncode:
-        return status
-    for old in FOLDER.glob("*.junit.xml"):
-        old.unlink()
+    # what an earlier run has found must not stand for this one
+    for old in [*FOLDER.glob("*.junit.xml"), FOLDER / "summary.json", FOLDER / "index.html"]:
+        old.unlink(missing_ok=True)
     try:
+        if status := subprocess.run(up, check=False).returncode:
+            return status
         # the suites need what `up` has installed
         python = install.VENV / "bin/python"
         status = subprocess.run(

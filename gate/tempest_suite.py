@@ -84,7 +84,9 @@ def configure(cloud: model.Cloud, image: str) -> pathlib.Path:
     text = io.StringIO()
     parser.write(text)
     path = workspace / "etc/tempest.conf"
-    path.touch(mode=0o600)
+    # Tempest has made it already, for all to read
+    path.touch()
+    path.chmod(0o600)
     path.write_text(text.getvalue())
     return workspace
 

@@ -70,6 +70,8 @@ def down(options: argparse.Namespace) -> None:
         raise services.Failed(f"{base} is there but holds no cloud; it stays as it is")
     if cloud is not None:
         show.say(f"Stopping the cloud in {base}")
+        # an earlier one may have been killed after it had removed them
+        cloud.folder("logs")
         nodes.down(cloud)
     processes.stop(base)
     if base.exists():
