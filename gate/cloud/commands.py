@@ -62,6 +62,7 @@ def down(options: argparse.Namespace) -> None:
     """Stop what is left of a cloud, and remove its folder."""
     base = options.directory
     cloud = model.Cloud.load(base)
+    left: list[str] = []
     if (
         base.exists()
         and cloud is None
@@ -72,8 +73,12 @@ def down(options: argparse.Namespace) -> None:
         show.say(f"Stopping the cloud in {base}")
         # an earlier one may have been killed after it had removed them
         cloud.folder("logs")
-        nodes.down(cloud)
+        # first, or they make more of what is to be removed
+        processes.stop(base, which=lambda process: process.service.startswith("nova-compute-"))
+        left = nodes.down(cloud)
     processes.stop(base)
+    if left:
+        raise services.Failed(f"{'; '.join(left)}. {base} stays, to try again with")
     if base.exists():
         remove(base)
 

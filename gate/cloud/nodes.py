@@ -3,10 +3,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import urllib.parse
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from gate.cloud import model, services, show
@@ -18,6 +19,8 @@ class Left:
 
     vms: list[str]
     images: list[str]
+    #: what is the cloud's, and could not be removed
+    failures: list[str]
 
 
 def up(cloud: model.Cloud, node: model.Node) -> dict[str, Any]:
@@ -47,8 +50,12 @@ def up(cloud: model.Cloud, node: model.Node) -> dict[str, Any]:
     }
 
 
-def down(cloud: model.Cloud) -> None:
-    """Power the emulated nodes off; take from the others what the cloud has left on them."""
+def down(cloud: model.Cloud) -> list[str]:
+    """Power the emulated nodes off; take from the others what the cloud has left on them.
+
+    What could not be taken is told.
+    """
+    left = []
     if any(not node.emulated for node in cloud.nodes):
         known = services.glance_images(cloud)
     for node in cloud.nodes:
@@ -59,10 +66,12 @@ def down(cloud: model.Cloud) -> None:
                 services.command(cloud, node.host, ["smartos-emulator", "down", str(folder)])
         elif not node.emulated:
             removed = clean(node, known or ())
+            left += removed.failures
             what = f"{len(removed.vms)} VMs and {len(removed.images)} images"
             show.say(f"Removed from {node.connection} what this cloud made: {what}")
             if known is None:
                 show.say("Its images stay: the database that knows them does not answer")
+    return left
 
 
 def clean(node: model.Node, glance_images: Collection[str]) -> Left:
@@ -78,7 +87,16 @@ def clean(node: model.Node, glance_images: Collection[str]) -> Left:
     from nova_smartos.translate import identity, manifest
 
     options = reached(node)
-    removed = Left([], [])
+    removed = Left([], [], [])
+
+    def attempt(what: str, remove: Callable[[], object]) -> bool:
+        try:
+            remove()
+        except errors.SmartOSError as error:
+            removed.failures.append(f"{what} of {node.connection} stays: {error}")
+            return False
+        return True
+
     with toolkit.Node.ssh(
         options["node_address"],
         port=options["node_port"],
@@ -86,18 +104,24 @@ def clean(node: model.Node, glance_images: Collection[str]) -> Left:
         key_file=options.get("key_file"),
         known_hosts_file=options["known_hosts_file"],
     ) as gz:
-        for vm in gz.vmadm.lookup():
+        try:
+            vms, images = gz.vmadm.lookup(), gz.imgadm.list()
+        except errors.SmartOSError as error:
+            removed.failures.append(f"{node.connection} does not tell what is on it: {error}")
+            return removed
+        for vm in vms:
             mark = identity.of(vm)
-            if mark is not None and mark.host == node.host:
-                removal.remove(gz, vm)
+            if mark is None or mark.host != node.host:
+                continue
+            if attempt(f"VM {vm.uuid}", functools.partial(removal.remove, gz, vm)):
                 removed.vms.append(vm.uuid)
-        for image in gz.imgadm.list():
-            if image.manifest.tags.get(manifest.TAG) in glance_images:
-                try:
-                    gz.imgadm.delete(image.manifest.uuid)
-                except errors.InvalidState:
-                    continue  # something that is not ours uses it
-                removed.images.append(image.manifest.uuid)
+        for image in images:
+            uuid = image.manifest.uuid
+            if image.manifest.tags.get(manifest.TAG) not in glance_images:
+                continue
+            # one that is in use may be so by something that is not ours
+            if attempt(f"Image {uuid}", functools.partial(gz.imgadm.delete, uuid)):
+                removed.images.append(uuid)
     return removed
 
 

@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gate.cloud import model
 
@@ -105,13 +105,19 @@ def running(base: pathlib.Path) -> list[Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
-def stop(base: pathlib.Path, seconds: float = _STOP_SECONDS) -> list[str]:
-    """End every process of the cloud; the services that had to be killed."""
+def stop(
+    base: pathlib.Path,
+    seconds: float = _STOP_SECONDS,
+    which: Callable[[Process], bool] = lambda process: True,
+) -> list[str]:
+    """End every process of the cloud, or some; the services that had to be killed."""
     killed: set[str] = set()
     for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, _KILL_SECONDS)):
         until = time.monotonic() + patience
         signalled: set[int] = set()
-        while (left := running(base)) and time.monotonic() < until:
+        while (
+            left := [each for each in running(base) if which(each)]
+        ) and time.monotonic() < until:
             for process in left:
                 # also those that came since
                 if process.pid not in signalled:

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the gate takes from a real node afterwards, and what it does not touch."""
 
+import argparse
 import json
 import os
 import pathlib
 import signal
 import socket
 
-from gate.cloud import model, nodes, processes, services
+import pytest
+
+from gate.cloud import commands, model, nodes, processes, services
 from nova_smartos.translate import identity, manifest
 from tests import emulated
 
@@ -48,7 +51,37 @@ def test_only_what_the_cloud_made_is_removed() -> None:
         assert set(place.tool("vmadm", "lookup").split()) == others
         left = {each["manifest"]["uuid"] for each in json.loads(place.tool("imgadm", "list", "-j"))}
         assert len(left) == 2 and mine not in left
-        assert nodes.clean(node, {"glance-1"}) == nodes.Left([], [])
+        assert nodes.clean(node, {"glance-1"}) == nodes.Left([], [], [])
+        # one that is held stays, is told of, and keeps no other from going
+        held = vm(**{identity.KEY: json.dumps(mark | {"host": "smartos-cloud-1"})})
+        free = vm(**{identity.KEY: json.dumps(mark | {"host": "smartos-cloud-1"})})
+        words = ("add", "vmadm", "fail", "--match", f"delete {held}", "--stderr", "it is held")
+        place.command("fault", str(place.directory), *words)
+        removed = nodes.clean(node, ())
+        assert removed.vms == [free]
+        (failure,) = removed.failures
+        assert held in failure and "it is held" in failure
+
+
+def test_a_node_that_is_away_keeps_no_cloud_from_its_end(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "known_hosts").touch()
+    node = model.Node("far", "ssh://root@127.0.0.1:1", None, str(tmp_path / "known_hosts"))
+    cloud = model.Cloud.plan(
+        tmp_path / "cloud", sets=frozenset(), nodes=[node], speed="1", networks={}
+    )
+    cloud.folder("logs")
+    cloud.save()
+    monkeypatch.setattr(services, "glance_images", lambda cloud: None)
+    # whose nova-compute goes first, and all else with it
+    process = processes.start(cloud, "nova-compute-far", ["sleep", "600"])
+    options = argparse.Namespace(command="down", directory=cloud.base)
+    assert commands.run(options) == 1
+    assert process.wait(timeout=30) < 0
+    assert processes.running(cloud.base) == []
+    # to try again with
+    assert (cloud.base / model.FILE).is_file()
 
 
 def test_a_node_that_was_killed_leaves_nothing(tmp_path: pathlib.Path) -> None:
