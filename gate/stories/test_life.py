@@ -61,6 +61,7 @@ def test_what_a_guest_is_told(anna: people.Person, emulated: model.Cloud) -> Non
     told = people.vm(emulated, host, server.id)["customer_metadata"]
     assert key.public_key.strip() in told["root_authorized_keys"]
     assert "#!/bin/sh" in told.values()
+    assert told["role"] == "web"
 
 
 def emulated_host(cloud: model.Cloud, uuid: str) -> str:

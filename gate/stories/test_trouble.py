@@ -55,22 +55,31 @@ def test_a_node_reboots(emulated: model.Cloud, admin: people.Person, anna: peopl
     anna.wait(up)
 
 
-def test_a_compute_dies_in_a_boot_and_comes_back(
-    emulated: model.Cloud, admin: people.Person, anna: people.Person
-) -> None:
-    host = emulated.nodes[0].host
-    kept = anna.boot()
-    service = f"nova-compute-{host}"
-    for process in processes.running(emulated.base):
-        if process.service == service:
+def test_a_compute_dies_in_a_boot_and_comes_back(healed: model.Cloud, admin: people.Person) -> None:
+    host = healed.nodes[0].host
+    there = f"nova:{host}"
+    kept = admin.boot(availability_zone=there)
+    people.emulator(healed, "fault", host, "add", "vmadm", "hang", "--match", "^create")
+    doomed = admin.boot(wait=False, availability_zone=there)
+    people.until(
+        lambda: admin.compute.get_server(doomed.id).task_state == "spawning", "the boot to begin"
+    )
+    for process in processes.running(healed.base):
+        if process.service == f"nova-compute-{host}":
             processes.kill(process, signal.SIGKILL)
-    up_module.compute(emulated, host)
-    assert anna.wait(kept).status == "ACTIVE"
+    people.emulator(healed, "fault", host, "clear")
+    up_module.compute(healed, host)
+    # who boots is told, and nothing is left of it once it is deleted
+    admin.wait(doomed, "ERROR")
+    admin.delete(doomed)
+    assert doomed.id not in people.vms(healed, host)
+    assert admin.wait(kept).status == "ACTIVE"
     # it works for others as well: every node takes a server
-    for node in emulated.nodes:
+    for node in healed.nodes:
         server = admin.boot(availability_zone=f"nova:{node.host}")
-        assert server.id in people.vms(emulated, node.host)
+        assert server.id in people.vms(healed, node.host)
         admin.delete(server)
+    admin.delete(kept)
 
 
 def test_a_node_is_lost_and_found(
