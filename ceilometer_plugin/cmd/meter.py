@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from oslo_config import cfg
 
@@ -74,7 +74,10 @@ def _show(found: metering.Metering, options: argparse.Namespace) -> int:
         time.sleep(options.interval)
         now = volumes(found.cycle(), options.instance)
         passed = time.monotonic() - then
-        _draw(out, table(before, now, passed))
+        # what is shown once takes its place below what was there
+        clear = _CLEAR if out.isatty() and not options.once else ""
+        out.write(clear + table(before, now, passed))
+        out.flush()
         if options.once:
             return DONE
         before, then = now, then + passed
@@ -84,11 +87,6 @@ def _nothing(options: argparse.Namespace) -> int:
     what = f"instance {options.instance}" if options.instance else "instance of Nova's"
     print(f"smartos-meter: no {what} was found", file=sys.stderr)
     return FAILED
-
-
-def _draw(out: TextIO, text: str) -> None:
-    out.write((_CLEAR if out.isatty() else "") + text)
-    out.flush()
 
 
 def volumes(cycle: metering.Cycle, instance: str | None) -> dict[str, dict[str, Any]]:
