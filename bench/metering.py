@@ -141,11 +141,14 @@ class Many:
     def _kstats(self, text: str) -> str:
         """The zone's kstats for each, with counters that have grown."""
         found = re.split(r"(?<=\n\}),?(?=\{)", text.strip("[]\n"))
-        ours = [
-            _GROWING.sub(lambda match: f"{match[1]}{int(match[2]) + self._cycle * 60 * 10**9}", one)
-            for one in found
-            if self._vm_uuid in one
-        ]
+        passed = self._cycle * 60
+
+        def grown(match: re.Match[str]) -> str:
+            # times are in seconds, what is counted in nanoseconds or bytes
+            more = passed if match[1] == '"snaptime": ' else passed * 10**9
+            return f"{match[1]}{int(match[2]) + more}"
+
+        ours = [_GROWING.sub(grown, one) for one in found if self._vm_uuid in one]
         # the node's own is the last that kstat prints
         rest = [one for one in found if '"system_misc"' in one]
         zone_id, cut = str(self._vm["zoneid"]), self._vm_uuid[:30]
