@@ -65,8 +65,7 @@ class Collected:
     zone_ids: Mapping[int, tuple[str, int]]
     usage: Mapping[str, zfs.Usage]
     frames: Sequence[consumer.Frame]
-
-    #: those of which there is a frame that is young enough
+    #: those scripts of which there is a frame that is young enough
     scripts: frozenset[str] = frozenset()
 
 

@@ -6,7 +6,6 @@ its counters hold what its zones use meanwhile.
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -326,8 +325,12 @@ class Metering:
     ) -> None:
         gone = []
         for spool, reading in taken:
-            with contextlib.suppress(OSError):
+            try:
                 spool.remove(reading)
+            except OSError as error:
+                # it counts once, but the spool would fill
+                LOG.error("The final reading %s cannot be removed: %s", reading.id, error)
+            else:
                 gone.append(reading.id)
         try:
             book.untake(gone)

@@ -10,6 +10,8 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 
+from ceilometer_plugin import ledger
+
 CUMULATIVE, DELTA, GAUGE = "cumulative", "delta", "gauge"
 
 #: What a sample is about, which is also the type of its resource in Gnocchi.
@@ -79,7 +81,7 @@ class Probes:
     @functools.cached_property
     def origin(self) -> str:
         """The ledger's source of it."""
-        return f"dtrace.{self.script}"
+        return f"{ledger.PROBED}{self.script}"
 
     def __str__(self) -> str:
         return f"DTrace {self.script}.d {'|'.join((self.value, *self.keys))}"
@@ -102,7 +104,7 @@ class Below:
     @functools.cached_property
     def origin(self) -> str:
         """The ledger's source of it."""
-        return f"dtrace.{self.script}"
+        return f"{ledger.PROBED}{self.script}"
 
     def __str__(self) -> str:
         return f"DTrace {self.script}.d, distribution of {'|'.join((self.value, *self.keys))}"

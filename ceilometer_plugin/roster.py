@@ -115,7 +115,9 @@ class Roster:
                     self._server_uuid = self._node.sysinfo.get().uuid
                 self._read()
                 pause = _FIRST_PAUSE
-                LOG.info("The event stream of node %s has ended; it is begun anew", self._node)
+                LOG.info(
+                    "The event stream of node %s has ended; it is begun anew", self._server_uuid
+                )
             except errors.SmartOSError as error:
                 LOG.warning("Node %s does not tell of its VMs: %s", self._server_uuid, error)
             except Exception:

@@ -25,6 +25,11 @@ DONE, FAILED = 0, 1
 #: Between two readings.
 SECONDS = 2.0
 
+# How long a consumer may take until its first frame.
+_FRAME_SECONDS = 60.0
+_PROBED = frozenset(
+    each.name for each in meters.METERS if isinstance(each.source, (meters.Probes, meters.Below))
+)
 _CLEAR = "\x1b[H\x1b[2J"
 _COLUMNS = ("INSTANCE", "STATE", "CPU %", "WAIT %", "MEMORY", "OF", "IN/s", "OUT/s", "READ/s",
             "WRITE/s", "HELD UP %")  # fmt: skip
@@ -33,7 +38,10 @@ _WIDTHS = (24, 8, 7, 7, 8, 8, 9, 9, 9, 9, 10)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.dtrace and not options.json:
+        parser.error("the table has nothing of DTrace's: --dtrace needs --json")
     conf = cfg.ConfigOpts()
     meters_conf.register(conf)
     try:
@@ -42,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             conf.set_override("ledger", os.path.join(folder, "ledger"), meters_conf.GROUP)
             if not options.dtrace:
                 conf.set_override("scripts", [], meters_conf.GROUP)
+            conf.set_override("dtrace_period", 1, meters_conf.GROUP)
             # the totals of this command are nobody's invoice
             found = metering.Metering(conf, finals=False, from_boot=True)
             try:
@@ -59,11 +68,15 @@ def _show(found: metering.Metering, options: argparse.Namespace) -> int:
     out = sys.stdout
     first = found.cycle()
     if options.json:
-        if options.dtrace:
-            # the first frames come after a while
-            time.sleep(options.interval)
-            first = found.cycle()
         rows = _rows(first, options.instance)
+        end = time.monotonic() + _FRAME_SECONDS
+        # the first frames come after a while
+        while options.dtrace and rows and not any(row["meter"] in _PROBED for row in rows):
+            if time.monotonic() > end:
+                print("smartos-meter: DTrace tells nothing on this node", file=sys.stderr)
+                return FAILED
+            time.sleep(options.interval)
+            rows = _rows(found.cycle(), options.instance)
         json.dump(rows, out, indent=2)
         out.write("\n")
         return DONE if rows else _nothing(options)
@@ -198,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print all samples once, as JSON")
     parser.add_argument("--once", action="store_true", help="print the table once")
-    parser.add_argument("--dtrace", action="store_true", help="run the D scripts meanwhile, too")
+    parser.add_argument("--dtrace", action="store_true", help="with --json: run the D scripts, too")
     parser.add_argument(
         "--interval", type=float, default=SECONDS, metavar="SECONDS",
         help="between two readings (default: %(default)s)",

@@ -251,3 +251,33 @@ def test_an_instance_that_is_not_there_is_said(
 ) -> None:
     assert meter.main(["--config-file", agent_conf, "--once", "nobody"]) == 1
     assert "no instance nobody" in capsys.readouterr().err
+
+
+def test_a_reading_that_cannot_be_removed_is_said_and_counts_once(
+    world: metered.Metered, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    uuid = world.create("web")
+    world.load(uuid, "cpu=1")
+    last = world.leave(uuid)
+    world.gz.vmadm.stop(uuid, force=True)
+
+    def refuse(spool: readings.Spool, reading: readings.Reading) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(readings.Spool, "remove", refuse)
+    for _ in range(2):
+        assert world.poll()[uuid]["cpu"] == metered.used(last, "zones", *CPU)
+    assert f"{last.id} cannot be removed" in caplog.text
+
+
+def test_dtrace_is_waited_for(
+    world: metered.Metered, agent_conf: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.create("web")
+    argv = ["--config-file", agent_conf, "--interval", "0.2", "--dtrace"]
+    assert meter.main([*argv, "--json"]) == 0
+    told = {row["meter"] for row in json.loads(capsys.readouterr().out)}
+    assert {"cpu", "smartos.disk.read.operations"} <= told
+    with pytest.raises(SystemExit):
+        meter.main(argv)
+    assert "--dtrace needs --json" in capsys.readouterr().err
