@@ -2,6 +2,7 @@
 """What Nova does with a server: how it comes to that, the doing, and what is right afterwards."""
 
 import dataclasses
+import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from nova.compute import power_state, task_states, vm_states
 
-from nova_smartos.smartos import errors
+from nova_smartos.smartos import errors, vms
+from tests import waits
 
 _SECONDS = 5.0
 
@@ -182,6 +184,9 @@ def crash_dump(world: worlds.World, server: worlds.Server) -> None:
 
 
 def password(world: worlds.World, server: worlds.Server) -> None:
+    """Set a password; whoever tries again after a reboot of the node waits for the guest."""
+    get = functools.partial(world.gz.vmadm.get, server.instance.uuid)
+    waits.until(lambda: get().state != vms.State.READY, "the zone to be up")
     world.driver.set_admin_password(server.instance, "new-secret")
 
 
