@@ -46,6 +46,10 @@ def in_a_remedy() -> exception.NovaException:
             exception.InternalError("vmadm create: out of space"),
             [faulty.Fault(FIRST.step, faulty.Kind.FULL), SECOND],
         ),
+        (
+            exception.InternalError("vmadm create: out of space"),
+            [faulty.Fault(READING.step, faulty.Kind.FULL), SECOND],
+        ),
         # the reading failed, and nobody minded
         (raised(FIRST), [READING, FIRST]),
         (

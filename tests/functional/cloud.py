@@ -298,7 +298,7 @@ class Cloud(fixtures.Fixture):
                 raise AssertionError(f"waiting for {status}: {shown['fault']}")
             return None
 
-        return waits.until(settled, f"{server['id']} to be {status}: {self.show(server)}")
+        return waits.until(settled, f"{server['id']} to be {status}: {self.show(server)}", pause=0.1)
 
     def delete(self, server: Mapping[str, Any]) -> None:
         """Delete a server, and wait until it is gone."""
@@ -317,7 +317,7 @@ class Cloud(fixtures.Fixture):
             assert not failed or "fault" not in shown, shown["fault"]
             return False
 
-        waits.until(missing, f"{server['id']} to be gone")
+        waits.until(missing, f"{server['id']} to be gone", pause=0.1)
 
     # what lies below
 
