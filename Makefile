@@ -12,7 +12,9 @@ help: ## list the targets
 bench: $(VENV)/.bench ## run one benchmark: make bench NAME=emulator
 	$(BIN)/python -m bench $(NAME)
 
-clean: demo-down ## remove everything that was built, the virtual environment included
+clean: demo-down ## end what runs here, and remove everything that was built
+	@$(PYTHON) gate/smartos-cloud -d build/gate/cloud down
+	@$(PYTHON) gate/smartos-cloud -d build/cloud down
 	rm -rf $(VENV) .venv-cloud .tox build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 conformance: $(VENV)/.test ## compare with recorded answers: make conformance DATA=DIR

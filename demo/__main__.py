@@ -12,15 +12,19 @@ import sys
 import time
 from typing import Any
 
+from gate.cloud import call
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CLOUD = ROOT / "gate/smartos-cloud"
 COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-#: A server, its image, and how that is made and registered.
+#: A server, its image, the brand that its VM then has, and what that means.
 SERVERS = {
-    "web": ("zone", "a zone: Crossbow, ZFS and its own users, at the speed of the machine"),
-    "app": ("lx", "Linux programs in a zone"),
-    "db": ("disk", "a virtual machine under bhyve, its disk a clone"),
+    "web": ("zone", "joyent", "a zone: Crossbow, ZFS and its own users, at the machine's speed"),
+    "app": ("lx", "lx", "Linux programs in a zone"),
+    "db": ("disk", "bhyve", "a virtual machine under bhyve, its disk a clone"),
 }
+#: The longest that a command may take: one that waits for a server, one that brings the cloud up.
+SECONDS, UP_SECONDS = 300, 3600
 
 
 def main(words: list[str]) -> int:
@@ -29,14 +33,19 @@ def main(words: list[str]) -> int:
         print("usage: python3 -m demo up|down DIR", file=sys.stderr)
         return 2
     folder = pathlib.Path(words[1]).resolve()
+    call.end_as_by_ctrl_c()
     try:
-        if words[0] == "down":
-            down(folder)
-        else:
-            Demo(folder).show()
-    except Stopped as stopped:
+        with call.alone(folder):
+            if words[0] == "down":
+                down(folder)
+            else:
+                Demo(folder).show()
+    except (call.Busy, Stopped) as stopped:
         print(paint("1;31", f"demo: {stopped}"), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted; `make demo-down` ends what is up", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -51,6 +60,7 @@ class Demo:
         self.folder = folder
         self.cloud = folder / "cloud"
         self.environment = dict(os.environ)
+        call.clean(self.environment)
 
     def show(self) -> None:
         """All of it."""
@@ -59,12 +69,12 @@ class Demo:
         (self.folder / "servers.json").unlink(missing_ok=True)
         title("A cloud: Keystone, Placement, Glance, Neutron and Nova, as PyPI has them")
         print("Three SmartOS nodes, emulated: two driven over SSH, one locally.\n", flush=True)
-        run([CLOUD, "-d", self.cloud, "up", "--fresh"])
+        run([CLOUD, "-d", self.cloud, "up", "--fresh"], UP_SECONDS)
         self.environment |= self._variables()
         title("Three hypervisors")
         self.openstack("hypervisor list")
         title("Three images: a zone, Linux in a zone, a disk")
-        for name, _ in SERVERS.values():
+        for name, _, _ in SERVERS.values():
             self.image(name)
         title("Three servers, at once")
         with concurrent.futures.ThreadPoolExecutor() as threads:
@@ -72,9 +82,10 @@ class Demo:
                 print(said, flush=True)
         self.openstack("server list")
         title("What they have to say")
-        self.openstack("console log show --lines 6 web")
+        self.console("web")
         title("The same servers, seen by SmartOS")
         self.nodes("vmadm", "list", "-o", "uuid,type,ram,state,alias")
+        self.check_brands()
         title("What they use, as their kernels count it")
         self.meters()
         self.keep()
@@ -91,18 +102,38 @@ class Demo:
 
     def boot(self, name: str) -> str:
         """Boot one server; the command and what it said."""
-        image, meaning = SERVERS[name]
+        image, _, meaning = SERVERS[name]
         line = f"server create --image smartos-{image} --flavor smartos.small --network private"
         said = self._openstack(f"{line} --wait -f value -c status -c name {name}")
         shown = paint("1;36", f"$ openstack {line} --wait {name}")
         return f"{shown}\n  {' '.join(said.split())}: {meaning}"
+
+    def check_brands(self) -> None:
+        """See that each server is what it was booted as, on the node that Nova names."""
+        for name, (_, brand, _) in SERVERS.items():
+            shown = json.loads(self._openstack(f"server show -f json {name}"))
+            node = self.cloud / "nodes" / shown["OS-EXT-SRV-ATTR:host"]
+            words = ["exec", str(node), "--", "vmadm", "get", shown["id"]]
+            vm = json.loads(output([self._bin() / "smartos-emulator", *words]))
+            if (vm["brand"], vm["state"]) != (brand, "running"):
+                raise Stopped(f"{name} is a {vm['state']} {vm['brand']}, not a running {brand}")
+
+    def console(self, name: str, patience: float = SECONDS) -> None:
+        """Show what a server's console has had, which takes a moment to be something."""
+        line = f"console log show --lines 6 {name}"
+        until = time.monotonic() + patience
+        while not (said := self._openstack(line)).strip():
+            if time.monotonic() > until:
+                raise Stopped(f"{name} has said nothing on its console in {patience:.0f} s")
+            time.sleep(1)
+        print(f"{paint('1;36', f'$ openstack {line}')}\n{said}", end="", flush=True)
 
     def image(self, name: str) -> None:
         """Make a small image of a kind, and register it as an operator would."""
         kind = {"disk": "zvol"}.get(name, name)
         base = self.folder / name
         words = ["image", kind, f"demo-{name}", "--output", str(base)]
-        subprocess.run([self._bin() / "smartos-emulator", *words], check=True, capture_output=True)
+        output([self._bin() / "smartos-emulator", *words])
         manifest = json.loads(base.with_suffix(".imgmanifest").read_text())
         wanted = {"smartos_image_type": manifest["type"]}
         if "image_size" in manifest:
@@ -145,20 +176,10 @@ class Demo:
         return pathlib.Path(os.environ.get("SMARTOS_CLOUD_VENV", ROOT / ".venv-cloud")) / "bin"
 
     def _openstack(self, line: str) -> str:
-        done = subprocess.run(
-            [self._bin() / "openstack", *shlex.split(line)],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise Stopped(f"openstack {line}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        return output([self._bin() / "openstack", *shlex.split(line)], self.environment)
 
     def _variables(self) -> dict[str, str]:
-        words = [str(CLOUD), "-d", str(self.cloud), "exec", "env", "-0"]
-        lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("\0")
+        lines = output([CLOUD, "-d", self.cloud, "exec", "env", "-0"]).split("\0")
         return {
             name: value
             for name, _, value in (line.partition("=") for line in lines)
@@ -168,8 +189,8 @@ class Demo:
 
 def down(folder: pathlib.Path) -> None:
     """End the demonstration's cloud, and remove its folder."""
+    run([CLOUD, "-d", folder / "cloud", "down"])
     if folder.exists():
-        run([CLOUD, "-d", folder / "cloud", "down"])
         shutil.rmtree(folder)
 
 
@@ -178,11 +199,35 @@ def paint(code: str, text: str) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if COLOURS else text
 
 
-def run(words: list[Any]) -> None:
-    """Run a command that shows what it does itself."""
-    done = subprocess.run([str(word) for word in words], stdin=subprocess.DEVNULL, check=False)
+def output(words: list[Any], environment: dict[str, str] | None = None) -> str:
+    """Run a command, which must succeed; what it says."""
+    said = [pathlib.Path(words[0]).name, *map(str, words[1:])]
+    try:
+        done = subprocess.run(
+            [str(word) for word in words],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Stopped(f"{' '.join(said)} took more than {SECONDS} s") from None
     if done.returncode:
-        raise Stopped(f"{' '.join(map(str, words))} ended with status {done.returncode}")
+        raise Stopped(f"{' '.join(said)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def run(words: list[Any], seconds: float = SECONDS) -> None:
+    """Run a command that shows what it does itself."""
+    said = " ".join(map(str, words))
+    try:
+        status = call.run([str(word) for word in words], seconds, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise Stopped(f"{said} took more than {seconds:.0f} s") from None
+    if status:
+        raise Stopped(f"{said} ended with status {status}")
 
 
 def title(text: str) -> None:

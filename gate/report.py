@@ -44,15 +44,20 @@ def counts(found: Sequence[Case]) -> dict[str, float]:
     return numbers | {"seconds": round(sum(each.seconds for each in found), 1)}
 
 
-def write(folder: pathlib.Path, left_out: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Write summary.json and index.html from the JUnit files in a folder; the summary."""
+def write(
+    folder: pathlib.Path, left_out: Mapping[str, str], wrong: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """Write summary.json and index.html from the JUnit files in a folder; the summary.
+
+    What is wrong with a suite beyond its failures stands on the page.
+    """
     suites = {
         path.name.removesuffix(".junit.xml"): cases(path)
         for path in sorted(folder.glob("*.junit.xml"))
     }
     summary = {name: counts(found) for name, found in suites.items()}
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (folder / "index.html").write_text(_page(suites, summary, left_out))
+    (folder / "index.html").write_text(_page(suites, summary, left_out, wrong))
     return summary
 
 
@@ -60,8 +65,11 @@ def _page(
     suites: Mapping[str, Sequence[Case]],
     summary: Mapping[str, Mapping[str, float]],
     left_out: Mapping[str, str],
+    wrong: Mapping[str, Sequence[str]],
 ) -> str:
     parts = [_HEAD]
+    for name, complaints in wrong.items():
+        parts += [f"<p class=w>{html.escape(f'{name}: {each}')}</p>" for each in complaints]
     for name, found in suites.items():
         numbers = summary[name]
         parts.append(f"<h2>{html.escape(name)}</h2>")
@@ -119,6 +127,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 62re
 svg { width: 100%; height: 28px; background: #eee; border-radius: 3px }
 table { border-collapse: collapse; width: 100%; font-size: 13px }
 td { padding: 2px 8px 2px 0; overflow-wrap: anywhere }
+p.w { color: #b3261e }
 td.n { text-align: right; white-space: nowrap }
 td.b { width: 30% }
 td.b div { height: 10px; border-radius: 2px }

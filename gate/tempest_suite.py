@@ -2,25 +2,29 @@
 """Tempest on a cloud: configured by what the driver really supports, run, and its results kept."""
 
 import configparser
+import contextlib
+import dataclasses
 import io
 import os
 import pathlib
 import re
 import shutil
 import subprocess
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
 
 import yaml
 
-from gate.cloud import contents, install, model, services, show
+from gate import report
+from gate.cloud import contents, files, install, model, processes, services, show
 
 BIN = services.BIN
 CONCURRENCY = 2
-#: How the name of a suite ends whose servers are virtual machines under KVM.
-KVM = ".kvm"
+#: The longest that Tempest may take to list its tests, and a suite to run.
+_LIST_SECONDS, _RUN_SECONDS = 300, 2400
+_SUBUNIT_SECONDS = 300
 
 
-def configure(cloud: model.Cloud, image: str) -> pathlib.Path:
+def configure(cloud: model.Cloud, image: str, nodes: int) -> pathlib.Path:
     """Write tempest.conf into a workspace of its own; the workspace."""
     # Tempest keeps a list of workspaces in its user's home, here the folder of the workspace
     shutil.rmtree(cloud.base / "tempest", ignore_errors=True)
@@ -60,13 +64,15 @@ def configure(cloud: model.Cloud, image: str) -> pathlib.Path:
                 "image_ref_alt": images["zone-alt"],
                 "flavor_ref": "1",
                 "flavor_ref_alt": "2",
-                "min_compute_nodes": len(cloud.nodes),
+                "min_compute_nodes": nodes,
                 "max_microversion": "latest",
-                "build_timeout": 120,
+                # a busy machine takes its time, and Neutron tries again what has collided
+                "build_timeout": 300,
                 "ready_wait": 0,
                 "shelved_offload_time": 0,
             },
             "compute-feature-enabled": FEATURES
+            | {"scheduler_enabled_filters": ",".join(files.FILTERS)}
             # with it on zones, tests that only list images would first make some
             | {"snapshot": image == "kvm"}
             | {"vnc_console": "consoles" in cloud.sets, "serial_console": "consoles" in cloud.sets},
@@ -115,60 +121,144 @@ FEATURES = {
 }
 
 
-def run(cloud: model.Cloud, suite: str, junit: pathlib.Path) -> bool:
-    """Run a suite on zones, or some of its tests on KVM; whether all went well."""
-    base = suite.removesuffix(KVM)
-    on_kvm = suite != base
-    workspace = configure(cloud, "kvm" if on_kvm else "zone")
-    ids = [] if on_kvm else [*left_out(), *_listed()["on_kvm"]]
-    _check_known(workspace, [*left_out(), *_listed()["on_kvm"]])
-    exclude = workspace / "left-out.txt"
-    exclude.write_text("".join(f"^{re.escape(each)}(\\[|$)\n" for each in ids))
-    chosen = "|".join(map(re.escape, _listed()["on_kvm"])) if on_kvm else rf"{re.escape(base)}\."
-    words = ["run", "--regex", f"^({chosen})", "--concurrency", str(CONCURRENCY)]
-    with show.step(suite):
-        done = _tempest(workspace, *words, "--exclude-list", str(exclude))
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    """Which of Tempest's tests run where, by id; together they are all of them."""
+
+    #: that pass on zones
+    passing: frozenset[str]
+    #: that pass in a suite with another name's end, by that
+    elsewhere: Mapping[str, frozenset[str]]
+    #: that do not run, and why
+    left_out: Mapping[str, str]
+    #: that skip themselves, or of which a class or module does, and why
+    skipped: Mapping[str, str]
+
+    @classmethod
+    def load(cls) -> "Lists":
+        """The lists beside this file."""
+        folder = install.ROOT / "gate"
+        told = yaml.safe_load((folder / "left-out.yaml").read_text())
+        return cls(
+            frozenset((folder / "passing.txt").read_text().split()),
+            {f".{name}": frozenset(ids) for name, ids in told["elsewhere"].items()},
+            told["left_out"],
+            {each: reason for reason, found in told["skipped"].items() for each in found},
+        )
+
+    def suite(self, name: str) -> tuple[str, str]:
+        """The part of Tempest that a suite runs, and the end of its name."""
+        end = next((each for each in self.elsewhere if name.endswith(each)), "")
+        return name.removesuffix(end), end
+
+    def wanted(self, name: str) -> frozenset[str]:
+        """The tests that must pass in a suite."""
+        base, end = self.suite(name)
+        return frozenset(
+            each for each in (self.elsewhere[end] if end else self.passing) if _within(each, base)
+        )
+
+    def complaints(self, known: Collection[str], base: str) -> list[str]:
+        """Where the lists and Tempest differ on a part of it."""
+        lists = [self.passing, *self.elsewhere.values(), frozenset(self.left_out)]
+        named = [each for ids in lists for each in ids if _within(each, base)]
+        here = {each for each in known if _within(each, base)}
+        found = [f"{each} is not among Tempest's tests" for each in set(named) - here]
+        found += [f"{each} is in two lists" for each in set(named) if named.count(each) > 1]
+        silent = here - set(named)
+        found += [
+            f"{each} is in no list"
+            for each in silent
+            if not any(_within(each, prefix) for prefix in self.skipped)
+        ]
+        found += [
+            f"{prefix} skips nothing"
+            for prefix in self.skipped
+            if _within(prefix, base) and not any(_within(each, prefix) for each in silent)
+        ]
+        return sorted(found)
+
+
+def run(cloud: model.Cloud, suite: str, junit: pathlib.Path) -> list[str]:
+    """Run a suite; what is wrong with it, or with what it has found."""
+    lists = Lists.load()
+    base, end = lists.suite(suite)
+    with one_node(cloud) if end == ".resize" else contextlib.nullcontext(len(cloud.nodes)) as nodes:
+        workspace = configure(cloud, "kvm" if end == ".kvm" else "zone", nodes)
+        wrong = lists.complaints(_known(workspace), base)
+        other = frozenset().union(*lists.elsewhere.values())
+        not_here = [] if end else [*lists.left_out, *other]
+        exclude = workspace / "exclude.txt"
+        exclude.write_text("".join(f"^{re.escape(each)}(\\[|$)\n" for each in not_here))
+        chosen = [rf"{re.escape(each)}(\[|$)" for each in sorted(lists.wanted(suite))]
+        regex = "|".join(chosen) if end else rf"{re.escape(base)}([.\[]|$)"
+        words = ["run", "--regex", f"^({regex})", "--concurrency", str(CONCURRENCY)]
+        with show.step(suite):
+            try:
+                processes.bounded(
+                    [str(BIN / "tempest"), *words, "--exclude-list", str(exclude)],
+                    _RUN_SECONDS,
+                    cwd=workspace,
+                    env=_environment(workspace),
+                )
+            except subprocess.TimeoutExpired:
+                wrong.append(f"it took more than {_RUN_SECONDS} s")
     stream = subprocess.run(
-        [BIN / "stestr", "last", "--subunit"], cwd=workspace, capture_output=True, check=False
+        [BIN / "stestr", "last", "--subunit"],
+        cwd=workspace,
+        capture_output=True,
+        timeout=_SUBUNIT_SECONDS,
+        check=False,
     ).stdout
     junit.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(
-        [BIN / "subunit2junitxml", "-o", str(junit)], input=stream, capture_output=True, check=False
-    )
-    return done.returncode == 0
-
-
-def left_out() -> dict[str, str]:
-    """The tests that do not run, and why."""
-    found: dict[str, str] = _listed()["left_out"]
-    return found
-
-
-def _check_known(workspace: pathlib.Path, ids: list[str]) -> None:
-    """An id that Tempest does not know leaves out nothing, and hides that."""
-    said = _tempest(workspace, "run", "--list-tests", stdout=subprocess.PIPE).stdout
-    known = {line.partition("[")[0] for line in said.splitlines()}
-    if unknown := set(ids) - known:
-        raise services.Failed(f"left-out.yaml names tests that Tempest does not have: {unknown}")
-
-
-def _tempest(
-    workspace: pathlib.Path, *words: str, **more: Any
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [BIN / "tempest", *words],
-        cwd=workspace,
-        env={**os.environ, **_home(workspace), "PYTHONWARNINGS": "ignore"},
-        stdin=subprocess.DEVNULL,
-        text=True,
+        [BIN / "subunit2junitxml", "-o", str(junit)],
+        input=stream,
+        capture_output=True,
+        timeout=_SUBUNIT_SECONDS,
         check=False,
-        **more,
     )
+    found = report.cases(junit) if junit.is_file() else []
+    passed = {each.name.partition("[")[0] for each in found if each.outcome == "passed"}
+    missed = sorted(lists.wanted(suite) - passed)
+    return [*wrong, *(f"{each} has not passed" for each in missed)]
 
 
-def _listed() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((install.ROOT / "gate/left-out.yaml").read_text())
-    return found
+@contextlib.contextmanager
+def one_node(cloud: model.Cloud) -> Iterator[int]:
+    """Have Nova use one node only: a resize stays there. How many there are, then."""
+    compute = contents.connect(cloud).compute
+    _, *others = compute.services(binary="nova-compute")
+    try:
+        for each in others:
+            compute.disable_service(each)
+        yield 1
+    finally:
+        for each in others:
+            compute.enable_service(each)
+
+
+def _within(each: str, prefix: str) -> bool:
+    """Whether a test is in a module or class, or is it."""
+    return f"{each}.".startswith(f"{prefix}.")
+
+
+def _known(workspace: pathlib.Path) -> set[str]:
+    done = subprocess.run(
+        [BIN / "tempest", "run", "--list-tests"],
+        cwd=workspace,
+        env=_environment(workspace),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=_LIST_SECONDS,
+        check=True,
+    )
+    return {line.partition("[")[0] for line in done.stdout.split()}
+
+
+def _environment(workspace: pathlib.Path) -> dict[str, str]:
+    return {**os.environ, **_home(workspace), "PYTHONWARNINGS": "ignore"}
 
 
 def _home(workspace: pathlib.Path) -> dict[str, str]:

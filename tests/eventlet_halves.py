@@ -10,8 +10,24 @@ import sys
 import tempfile
 
 PYTEST = [sys.executable, "-m", "pytest", "-p", "tests.under_eventlet"]
-# programs of their own, which no service patches
-ALONE = ("emulator", "test_devstack.py", "test_gate_*.py", "test_neutron_ml2.py", "test_status.py")
+# other programs than nova-compute, which patches nothing of theirs
+ALONE = (
+    "consumer",
+    "emulator",
+    "test_bench_*.py",
+    "test_conformance.py",
+    "test_devstack.py",
+    "test_dtrace_scripts.py",
+    "test_fidelity.py",
+    "test_gate_*.py",
+    "test_ledger.py",
+    "test_meters*.py",
+    "test_neutron_ml2.py",
+    "test_probed.py",
+    "test_repository.py",
+    "test_status.py",
+    "test_support_matrix.py",
+)
 HALVES = (
     ["tests/contract", "tests/unit", "-k", "contract or transport"],
     ["tests/unit", "-k", "not transport"],

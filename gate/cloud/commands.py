@@ -2,6 +2,8 @@
 """The subcommands of smartos-cloud."""
 
 import argparse
+import concurrent.futures
+import functools
 import json
 import os
 import pathlib
@@ -10,7 +12,17 @@ import sys
 import time
 from typing import Any
 
-from gate.cloud import files, install, model, nodes, processes, services, show
+from gate.cloud import (
+    contents,
+    files,
+    install,
+    model,
+    nodes,
+    processes,
+    questions,
+    services,
+    show,
+)
 from gate.cloud import up as up_module
 
 #: What runs for an optional set besides its APIs.
@@ -29,10 +41,11 @@ _PROGRAMS_OF_SETS = {
 def run(options: argparse.Namespace) -> int:
     """Run what the command line names; the exit status."""
     try:
-        return int(_COMMANDS[options.command](options) or 0)
+        _COMMANDS[options.command](options)
     except (services.Failed, TimeoutError) as failed:
         print(show.paint("31", f"smartos-cloud: {failed}"), file=sys.stderr)
         return 1
+    return 0
 
 
 def up(options: argparse.Namespace) -> None:
@@ -49,7 +62,7 @@ def up(options: argparse.Namespace) -> None:
         show.say(f"The cloud in {base} is up already")
     else:
         if missing:
-            show.say(f"No longer running: {', '.join(sorted(missing))}. All starts anew")
+            show.say(f"No longer up: {', '.join(sorted(missing))}. All starts anew")
         down(options)
         cloud = _planned(options, base, sets)
         show.say(f"Starting a cloud in {base}")
@@ -74,7 +87,7 @@ def down(options: argparse.Namespace) -> None:
         # an earlier one may have been killed after it had removed them
         cloud.folder("logs")
         # first, or they make more of what is to be removed
-        processes.stop(base, which=lambda process: process.service.startswith("nova-compute-"))
+        processes.stop(base, which=_makes_more)
         left = nodes.down(cloud)
     processes.stop(base)
     if left:
@@ -83,8 +96,8 @@ def down(options: argparse.Namespace) -> None:
         remove(base)
 
 
-def status(options: argparse.Namespace) -> int:
-    """Say what runs and what it costs."""
+def status(options: argparse.Namespace) -> None:
+    """Ask what should run, and say what it costs; that something is down is a failure."""
     cloud = _cloud(options)
     found = _measured(cloud, options.seconds or (60.0 if options.json else 1.0))
     if options.json:
@@ -97,7 +110,8 @@ def status(options: argparse.Namespace) -> int:
                 f" {each['pss_mib']:7.1f} MiB {each['cpu_percent']:6.1f} %"
             )
         print(f"{'all':24} {'':4} {found['pss_mib']:7.1f} MiB {found['cpu_percent']:6.1f} %")
-    return 0 if all(each["up"] for each in found["services"]) else 1
+    if down := [each["service"] for each in found["services"] if not each["up"]]:
+        raise services.Failed(f"down: {', '.join(down)}")
 
 
 def logs(options: argparse.Namespace) -> None:
@@ -124,6 +138,10 @@ def execute(options: argparse.Namespace) -> None:
         os.execvpe(words[0], words, {**os.environ, **cloud.environment, "PATH": path})
     except FileNotFoundError:
         raise services.Failed(f"there is no command {words[0]}") from None
+
+
+def _makes_more(process: processes.Process) -> bool:
+    return process.service == processes.SUITES or process.service.startswith("nova-compute-")
 
 
 def _cloud(options: argparse.Namespace) -> model.Cloud:
@@ -158,14 +176,16 @@ def _measured(cloud: model.Cloud, seconds: float) -> dict[str, Any]:
     time.sleep(seconds)
     after = processes.running(cloud.base)
     spent = time.monotonic() - started
+    missing = _missing(cloud)
     found: list[dict[str, Any]] = []
-    for service in sorted({*expected(cloud), *(each.service for each in after)}):
+    others = {each.service for each in after} - {processes.SUITES}
+    for service in sorted({*expected(cloud), *others}):
         own = [each for each in after if each.service == service]
         used = sum(each.cpu_seconds() - before.get(each, 0.0) for each in own)
         found.append(
             {
                 "service": service,
-                "up": bool(own),
+                "up": service not in missing,
                 "pids": [each.pid for each in own],
                 "pss_mib": round(sum(each.pss_mib() for each in own), 1),
                 "cpu_percent": round(100 * used / spent, 2),
@@ -182,7 +202,15 @@ def _measured(cloud: model.Cloud, seconds: float) -> dict[str, Any]:
 
 
 def _missing(cloud: model.Cloud) -> set[str]:
-    return set(expected(cloud)) - {each.service for each in processes.running(cloud.base)}
+    """The services that should run and do not, or do not answer."""
+    wanted = expected(cloud)
+    # another that has taken a port of the cloud's may answer in place of what has died
+    there = {each.service for each in processes.running(cloud.base)}
+    with concurrent.futures.ThreadPoolExecutor(len(wanted)) as pool:
+        answers = pool.map(functools.partial(questions.answers, cloud), wanted)
+        return {name for name, up in zip(wanted, answers, strict=True) if not up} | (
+            set(wanted) - there
+        )
 
 
 def remove(base: pathlib.Path) -> None:
@@ -201,6 +229,10 @@ def remove(base: pathlib.Path) -> None:
 
 
 def _planned(options: argparse.Namespace, base: pathlib.Path, sets: frozenset[str]) -> model.Cloud:
+    for name, path in options.images:
+        if name not in contents.IMAGES:
+            raise services.Failed(f"--image {name}: of {', '.join(contents.IMAGES)}")
+        contents.given(pathlib.Path(path))
     if options.nodes:
         # the host's name tells what this cloud has made on a node that is not its own
         keys = (options.identity, options.known_hosts)
@@ -210,7 +242,14 @@ def _planned(options: argparse.Namespace, base: pathlib.Path, sets: frozenset[st
         kinds = ("ssh", "ssh", "local")
         chosen = [model.Node(f"node{number}", kind) for number, kind in enumerate(kinds, 1)]
         tags = {files.PROJECTS: "internal", files.PUBLIC: "external"}
-    cloud = model.Cloud.plan(base, sets=sets, nodes=chosen, speed=options.speed, networks=tags)
+    cloud = model.Cloud.plan(
+        base,
+        sets=sets,
+        nodes=chosen,
+        speed=options.speed,
+        networks=tags,
+        images=dict(options.images),
+    )
     base.mkdir(parents=True, exist_ok=True)
     cloud.save()
     return cloud

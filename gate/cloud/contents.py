@@ -12,7 +12,7 @@ from gate.cloud import files, model, services, show
 #: vCPUs, MiB of memory, GiB of disk
 FLAVORS = {"tiny": (1, 256, 5), "small": (1, 512, 10), "medium": (2, 1024, 20)}
 #: Glance's name, the emulator's kind, and what is set besides
-IMAGES = {
+IMAGES: dict[str, tuple[str, dict[str, str]]] = {
     "zone": ("zone", {}),
     "zone-alt": ("zone", {}),
     "lx": ("lx", {}),
@@ -99,20 +99,24 @@ def networks(cloud: model.Cloud) -> None:
             )
 
 
+def bootable(cloud: model.Cloud, name: str) -> bool:
+    """Whether there is an image of this name: a real node takes none of the emulator's."""
+    return _chosen(cloud, name) is not None or all(node.emulated for node in cloud.nodes)
+
+
 def images(cloud: model.Cloud, names: list[str]) -> dict[str, str]:
-    """Small images that boot on emulated nodes, made and registered; their ids by name."""
+    """Images to boot, registered when they are not yet; their ids by name."""
     found = {}
     glance = connect(cloud).image
     for name in names:
         if known := glance.find_image(f"smartos-{name}"):
             found[name] = str(known.id)
             continue
-        kind, properties = IMAGES[name]
-        base = cloud.folder("images") / name
-        words = ["image", kind, f"smartos-{name}", "--output", str(base)]
-        services.command(cloud, "images", ["smartos-emulator", *words])
-        manifest = json.loads(base.with_suffix(".imgmanifest").read_text())
-        properties = {"smartos_image_type": manifest["type"], **properties}
+        if not bootable(cloud, name):
+            raise services.Failed(f"real nodes need an image: --image {name}=MANIFEST")
+        chosen = _chosen(cloud, name)
+        manifest, file = given(chosen) if chosen else _small(cloud, name)
+        properties = {"smartos_image_type": manifest["type"], **IMAGES[name][1]}
         if "image_size" in manifest:
             properties["smartos_image_size"] = str(manifest["image_size"])
         image = glance.create_image(
@@ -120,11 +124,40 @@ def images(cloud: model.Cloud, names: list[str]) -> dict[str, str]:
             disk_format="raw",
             container_format="bare",
             visibility="public",
-            filename=str(pathlib.Path(f"{base}.zfs.gz")),
+            filename=str(file),
             **properties,
         )
         found[name] = str(image.id)
     return found
+
+
+def given(path: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]:
+    """A manifest that somebody named, and the file beside it."""
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        kind = manifest["type"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise services.Failed(f"{path} is no manifest of an image: {error!r}") from error
+    beside = [each for each in path.parent.glob(f"{path.stem}.*") if each != path]
+    if len(beside) != 1:
+        raise services.Failed(f"beside {path}, {path.stem}.* is to be its file alone: {beside}")
+    if kind not in {"zone-dataset", "lx-dataset", "zvol"}:
+        raise services.Failed(f"{path}: no server boots from an image of type {kind}")
+    return manifest, beside[0]
+
+
+def _chosen(cloud: model.Cloud, name: str) -> pathlib.Path | None:
+    # the second of two that only have to differ
+    path = cloud.images.get(name) or cloud.images.get(name.removesuffix("-alt"))
+    return pathlib.Path(path) if path else None
+
+
+def _small(cloud: model.Cloud, name: str) -> tuple[dict[str, Any], pathlib.Path]:
+    """A small image that boots on emulated nodes, made."""
+    base = cloud.folder("images") / name
+    words = ["image", IMAGES[name][0], f"smartos-{name}", "--output", str(base)]
+    services.command(cloud, "images", ["smartos-emulator", *words])
+    return given(base.with_suffix(".imgmanifest"))
 
 
 def project(cloud: model.Cloud) -> str:

@@ -31,6 +31,19 @@ _SERVICES_OF_SETS: dict[str, dict[str, tuple[str, str | None]]] = {
 #: The physical network of project networks, with VLANs, and the one of the public network.
 PROJECTS, PUBLIC = "physnet1", "public"
 VLANS = "100:1999"
+#: What Nova's scheduler asks of a host.
+FILTERS = tuple(
+    f"{name}Filter"
+    for name in (
+        "Compute",
+        "ComputeCapabilities",
+        "ImageProperties",
+        "ServerGroupAntiAffinity",
+        "ServerGroupAffinity",
+        "SameHost",
+        "DifferentHost",
+    )
+)
 #: Where packages have put their sample configuration.
 DATA = pathlib.Path(sys.prefix) / "etc"
 
@@ -108,7 +121,7 @@ def keystone(cloud: model.Cloud) -> Sections:
         "cache": {
             "enabled": True,
             "backend": "dogpile.cache.memcached",
-            "memcache_servers": f"{model.HOST}:{cloud.ports['memcached']}",
+            "memcache_servers": f"unix:{model.CACHE}",
         },
         # of test users: hashing at full cost would be most of what the cloud does
         "identity": {"password_hash_algorithm": "bcrypt", "password_hash_rounds": 4},
@@ -225,20 +238,14 @@ def nova(cloud: model.Cloud) -> Sections:
         "filter_scheduler": {
             # several boots at once would all choose the first of equals
             "shuffle_best_same_weighed_hosts": True,
-            "enabled_filters": ",".join(
-                f"{name}Filter"
-                for name in (
-                    "Compute",
-                    "ComputeCapabilities",
-                    "ImageProperties",
-                    "ServerGroupAntiAffinity",
-                    "ServerGroupAffinity",
-                    "SameHost",
-                    "DifferentHost",
-                )
-            ),
+            "enabled_filters": ",".join(FILTERS),
         },
-        "quota": dict.fromkeys(("instances", "cores", "ram", "server_groups", "key_pairs"), -1),
+        "quota": {
+            **dict.fromkeys(("instances", "server_groups", "key_pairs"), -1),
+            # more than anybody needs here, and an end that can be asked for
+            "cores": 1000,
+            "ram": 1000 * 1024,
+        },
         "vnc": consoles(cloud, "novncproxy", "/vnc_lite.html"),
         "serial_console": consoles(cloud, "serialproxy", "/"),
         "glance": {"api_servers": cloud.url("glance")},
@@ -269,7 +276,7 @@ def authtoken(cloud: model.Cloud, service: str) -> Mapping[str, object]:
     return {
         **user(cloud, service),
         "www_authenticate_uri": cloud.url("keystone", "/v3"),
-        "memcached_servers": f"{model.HOST}:{cloud.ports['memcached']}",
+        "memcached_servers": f"unix:{model.CACHE}",
         "service_token_roles_required": True,
         "service_type": services(cloud)[service][0],
     }

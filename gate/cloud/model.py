@@ -13,12 +13,13 @@ HOST = "127.0.0.1"
 #: What makes a folder a cloud's.
 FILE = "cloud.json"
 REGION = "RegionOne"
+#: The socket of memcached, in the cloud's folder, where every process of the cloud is.
+CACHE = "memcached.sock"
 _PORTS = (
     "mariadb",
     "rabbitmq",
     "rabbitmq-dist",
     "epmd",
-    "memcached",
     "keystone",
     "placement",
     "glance",
@@ -65,6 +66,8 @@ class Cloud:
     networks: dict[str, str]
     password: str
     ports: dict[str, int]
+    #: manifests of images that take the place of small ones, by name
+    images: dict[str, str] = dataclasses.field(default_factory=dict)
     up: bool = False
 
     @classmethod

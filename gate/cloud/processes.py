@@ -5,6 +5,7 @@ A mark needs no file of process ids: it is there from the first moment, passes o
 goes with them, however `up` ended.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -13,9 +14,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from gate.cloud import model
 
+#: What uses the cloud and is no part of it, but ends with it.
+SUITES = "suites"
 _CLOUD = "SMARTOS_CLOUD_PROCESS_OF"
 _SERVICE = "SMARTOS_CLOUD_SERVICE"
 _STOP_SECONDS = 20
@@ -78,8 +82,30 @@ def kill(process: Process, number: signal.Signals) -> None:
 
 def marked(cloud: model.Cloud, service: str) -> dict[str, str]:
     """The environment of a process that belongs to the cloud."""
+    return {**os.environ, **mark(cloud.base, service)}
+
+
+def mark(base: pathlib.Path, service: str) -> dict[str, str]:
+    """What the environment of such a process has besides."""
     # setproctitle is not to write its title over the environment, where the mark is
-    return {**os.environ, _CLOUD: str(cloud.base), _SERVICE: service, "SPT_NOENV": "1"}
+    return {_CLOUD: str(base), _SERVICE: service, "SPT_NOENV": "1"}
+
+
+def bounded(words: Sequence[str], seconds: float, **options: Any) -> int:
+    """Run a command, and all that it starts, for so long at most; its exit status.
+
+    One that takes longer is interrupted, so that it can still tell what it has found.
+    """
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, **options)
+    try:
+        return process.wait(seconds)
+    finally:
+        for number, patience in ((signal.SIGINT, _STOP_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
+            # what it has left of its session goes as well
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
 
 
 def running(base: pathlib.Path) -> list[Process]:

@@ -20,6 +20,8 @@ BIN = pathlib.Path(sys.executable).parent
 #: How long a service may take until it is ready, and a command that sets one up.
 SECONDS = 120.0
 _SETUP_SECONDS = 600
+# and one to answer, on a machine that has much else to do
+_ASK_SECONDS = 10
 _DATABASES = (
     "keystone",
     "placement",
@@ -32,7 +34,8 @@ _DATABASES = (
     "cloudkitty",
     "cinder",
 )
-_APIS = {
+#: The WSGI module of each API.
+APIS = {
     "keystone": "keystone.wsgi.api",
     "placement": "placement.wsgi.api",
     "glance": "glance.wsgi.api",
@@ -59,7 +62,7 @@ class Failed(Exception):
 def api(cloud: model.Cloud, service: str) -> None:
     """Start an API; it listens once it has read its configuration."""
     etc = cloud.base / "etc"
-    words = [sys.executable, "-m", "gate.cloud.serve", _APIS[service], str(cloud.ports[service])]
+    words = [sys.executable, "-m", "gate.cloud.serve", APIS[service], str(cloud.ports[service])]
     if service in _TOLD:
         words += ["--config-file", str(etc / service / f"{service}.conf")]
     process = processes.start(
@@ -80,7 +83,18 @@ def api(cloud: model.Cloud, service: str) -> None:
             **_NATIVE_THREADS,
         },
     )
-    ready(cloud, service, lambda: _answers(cloud.url(service)), process)
+    ready(cloud, service, lambda: answers(cloud, service), process)
+
+
+def answers(cloud: model.Cloud, service: str) -> bool:
+    """Whether an API answers."""
+    try:
+        with urllib.request.urlopen(cloud.url(service), timeout=_ASK_SECONDS) as answer:
+            return bool(answer.status < 500)
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
 
 
 def compute_reports(cloud: model.Cloud, host: str) -> int:
@@ -97,7 +111,11 @@ def consumed(cloud: model.Cloud, queue: str) -> bool:
     address = f"{model.HOST}:{cloud.ports['rabbitmq']}"
     try:
         with amqp.Connection(
-            address, userid="smartos", password=cloud.password, connect_timeout=2, read_timeout=5
+            address,
+            userid="smartos",
+            password=cloud.password,
+            connect_timeout=_ASK_SECONDS,
+            read_timeout=_ASK_SECONDS,
         ) as connection:
             declared = connection.channel().queue_declare(queue, passive=True)
             return bool(declared.consumer_count)
@@ -125,7 +143,7 @@ def mariadb(cloud: model.Cloud) -> None:
                 f"--datadir={data}",
                 "--skip-test-db",
                 "--auth-root-authentication-method=normal",
-                *user,
+                # no --user: it would change the owner of a plugin of the machine's own server
             ],
         )
     create = [f"CREATE DATABASE IF NOT EXISTS {name};" for name in _DATABASES]
@@ -165,22 +183,44 @@ def mariadb(cloud: model.Cloud) -> None:
         ],
     )
 
-    ready(cloud, "mariadb", lambda: rows(cloud, _DATABASES[-1], "SELECT 1"), process)
+    ready(cloud, "mariadb", lambda: mariadb_answers(cloud), process)
+
+
+def mariadb_answers(cloud: model.Cloud) -> bool:
+    """Whether the database server has all databases."""
+    return bool(rows(cloud, _DATABASES[-1], "SELECT 1"))
 
 
 def memcached(cloud: model.Cloud) -> None:
-    """Start the cache of tokens."""
-    port = cloud.ports["memcached"]
-    words = ["memcached", "-l", model.HOST, "-p", str(port), "-U", "0", "-m", "64"]
+    """Start the cache of tokens.
+
+    Its clients load objects from it as Python pickled them: nobody else may reach it.
+    """
+    words = ["memcached", "-s", model.CACHE, "-a", "600", "-m", "64"]
     user = ["-u", "root"] if os.geteuid() == 0 else []
     process = processes.start(cloud, "memcached", [*words, *user])
-    ready(cloud, "memcached", lambda: _says(port, b"version\r\n", b"VERSION"), process)
+    ready(cloud, "memcached", lambda: memcached_answers(cloud), process)
+
+
+def memcached_answers(cloud: model.Cloud) -> bool:
+    """Whether the cache of tokens answers."""
+    # a folder's path may be longer than the name of a socket
+    folder = os.open(cloud.base, os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_ASK_SECONDS)
+            sock.connect(f"/proc/self/fd/{folder}/{model.CACHE}")
+            return _says(sock, b"version\r\n", b"VERSION")
+    except OSError:
+        return False
+    finally:
+        os.close(folder)
 
 
 def listens(cloud: model.Cloud, service: str) -> bool:
     """Whether something takes connections on a service's port."""
     try:
-        socket.create_connection((model.HOST, cloud.ports[service]), timeout=2).close()
+        socket.create_connection((model.HOST, cloud.ports[service]), timeout=_ASK_SECONDS).close()
     except OSError:
         return False
     return True
@@ -245,14 +285,28 @@ def rabbitmq(cloud: model.Cloud) -> None:
             ),
         },
     )
-    hello = b"AMQP\0\0\x09\x01"
-    ready(
-        cloud,
-        "rabbitmq",
-        # a frame of type method, on channel 0: Connection.Start
-        lambda: _says(cloud.ports["rabbitmq"], hello, b"\x01\0\0"),
-        process,
+    ready(cloud, "rabbitmq", lambda: rabbitmq_answers(cloud), process)
+
+
+def rabbitmq_answers(cloud: model.Cloud) -> bool:
+    """Whether the message bus takes connections."""
+    try:
+        with socket.create_connection(
+            (model.HOST, cloud.ports["rabbitmq"]), timeout=_ASK_SECONDS
+        ) as sock:
+            # a frame of type method, on channel 0: Connection.Start
+            return _says(sock, b"AMQP\0\0\x09\x01", b"\x01\0\0")
+    except OSError:
+        return False
+
+
+def reports(cloud: model.Cloud, database: str, binary: str, host: str = "%") -> bool:
+    """Whether Nova or Cinder counts a service as up, by what it has last said."""
+    query = (
+        "SELECT 1 FROM services WHERE `binary` = %s AND host LIKE %s AND NOT deleted"
+        " AND COALESCE(updated_at, created_at) > UTC_TIMESTAMP() - INTERVAL 60 SECOND"
     )
+    return bool(rows(cloud, database, query, binary, host))
 
 
 def command(
@@ -310,16 +364,6 @@ def why(cloud: model.Cloud, service: str) -> str:
     return f"{_matters(_logged(cloud, service))} ({cloud.log(service)})"
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status < 500)
-    except urllib.error.HTTPError as error:
-        return error.code < 500
-    except OSError:
-        return False
-
-
 def _logged(cloud: model.Cloud, service: str) -> list[str]:
     path = cloud.log(service)
     return path.read_text(errors="replace").splitlines() if path.is_file() else []
@@ -332,8 +376,9 @@ def _matters(lines: Sequence[str]) -> str:
 
 
 def rows(cloud: model.Cloud, name: str, query: str, *values: object) -> tuple[Any, ...] | None:
-    """What a database answers; None when nobody does."""
+    """What a database answers; None when nobody does, or the tables are not there yet."""
     import pymysql
+    import pymysql.constants.ER
 
     try:
         with pymysql.connect(
@@ -343,18 +388,20 @@ def rows(cloud: model.Cloud, name: str, query: str, *values: object) -> tuple[An
             password=cloud.password,
             database=name,
             autocommit=True,
+            connect_timeout=_ASK_SECONDS,
+            read_timeout=_ASK_SECONDS,
         ) as connection:
             with connection.cursor() as cursor:
                 cursor.execute(query, values)
                 return tuple(cursor.fetchall())
     except pymysql.err.OperationalError:
         return None
+    except pymysql.err.ProgrammingError as error:
+        if error.args[0] == pymysql.constants.ER.NO_SUCH_TABLE:
+            return None
+        raise
 
 
-def _says(port: int, question: bytes, answer: bytes) -> bool:
-    try:
-        with socket.create_connection((model.HOST, port), timeout=2) as sock:
-            sock.sendall(question)
-            return sock.recv(64).startswith(answer)
-    except OSError:
-        return False
+def _says(sock: socket.socket, question: bytes, answer: bytes) -> bool:
+    sock.sendall(question)
+    return sock.recv(64).startswith(answer)

@@ -4,10 +4,12 @@
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
 COLOURS = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+_ended = threading.Event()
 
 
 def paint(code: str, text: str) -> str:
@@ -20,6 +22,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def no_more_failures() -> None:
+    """What fails from now on does so because all is ended, and is nobody's news."""
+    _ended.set()
+
+
 @contextlib.contextmanager
 def step(what: str) -> Iterator[None]:
     """Say how long something took when it is done, or that it failed."""
@@ -27,6 +34,7 @@ def step(what: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        say(f"  {paint('31', 'failed')}  {what}")
+        if not _ended.is_set():
+            say(f"  {paint('31', 'failed')}  {what}")
         raise
     say(f"  {paint('32', f'{time.monotonic() - started:5.1f} s')}  {what}")

@@ -3,10 +3,24 @@
 
 import concurrent.futures
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from gate.cloud import contents, files, model, nodes, schemas, services, telemetry, volumes
+from gate.cloud import (
+    contents,
+    files,
+    model,
+    nodes,
+    processes,
+    schemas,
+    services,
+    show,
+    telemetry,
+    volumes,
+)
+
+_AGAIN_SECONDS = 0.2
 
 
 def up(cloud: model.Cloud) -> None:
@@ -19,50 +33,59 @@ def up(cloud: model.Cloud) -> None:
         volumes.write(cloud)
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         start = Starter(pool)
-        database = start(services.mariadb, cloud)
-        bus = start(services.rabbitmq, cloud)
-        cache = start(services.memcached, cloud)
-        leads = {node.host: start(nodes.up, cloud, node) for node in cloud.nodes}
-        admin = start(schemas.keystone, cloud, after=[database])
-        tables = {
-            "nova": start(schemas.nova, cloud, after=[database]),
-            "neutron": start(schemas.neutron, cloud, after=[database]),
-            "glance": start(schemas.glance, cloud, after=[database]),
-            "placement": start(schemas.placement, cloud, after=[database]),
-        }
-        keystone = start(services.api, cloud, "keystone", after=[admin, cache])
-        users = start(contents.identity, cloud, after=[keystone])
-        apis = {
-            service: start(services.api, cloud, service, after=[users, bus, tables[name]])
-            for name, service in (
-                ("placement", "placement"),
-                ("glance", "glance"),
-                ("neutron", "neutron"),
-                ("nova", "nova-api"),
-            )
-        }
-        start(contents.networks, cloud, after=[apis["neutron"]])
-        start(contents.flavors, cloud, after=[apis["nova-api"]])
-        conductor = start(_conductor, cloud, after=[apis["placement"], apis["nova-api"]])
-        computes = [
-            start(_compute, cloud, node, leads[node.host], after=[conductor, leads[node.host]])
-            for node in cloud.nodes
-        ]
-        start(_scheduler, cloud, after=[conductor])
-        if "consoles" in cloud.sets:
-            for proxy in ("novncproxy", "serialproxy"):
-                start(_proxy, cloud, proxy, after=[conductor])
-        if "telemetry" in cloud.sets:
-            _telemetry(cloud, start, database, bus, users, computes)
-        if "volumes" in cloud.sets:
-            cinder = start(volumes.tables, cloud, after=[database])
-            cinder = start(services.api, cloud, "cinder", after=[users, bus, cinder])
-            for binary in ("cinder-scheduler", "cinder-volume"):
-                start(volumes.start, cloud, binary, after=[cinder])
-        start(schemas.nova_manage, cloud, "cell_v2", "discover_hosts", after=computes)
-        start.finish()
+        try:
+            _begin(cloud, start)
+            start.finish()
+        except BaseException:
+            start.abandon(cloud.base)
+            raise
     cloud.up = True
     cloud.save()
+
+
+def _begin(cloud: model.Cloud, start: "Starter") -> None:
+    """Every part, after those that it needs."""
+    database = start(services.mariadb, cloud)
+    bus = start(services.rabbitmq, cloud)
+    cache = start(services.memcached, cloud)
+    leads = {node.host: start(nodes.up, cloud, node) for node in cloud.nodes}
+    admin = start(schemas.keystone, cloud, after=[database])
+    tables = {
+        "nova": start(schemas.nova, cloud, after=[database]),
+        "neutron": start(schemas.neutron, cloud, after=[database]),
+        "glance": start(schemas.glance, cloud, after=[database]),
+        "placement": start(schemas.placement, cloud, after=[database]),
+    }
+    keystone = start(services.api, cloud, "keystone", after=[admin, cache])
+    users = start(contents.identity, cloud, after=[keystone])
+    apis = {
+        service: start(services.api, cloud, service, after=[users, bus, tables[name]])
+        for name, service in (
+            ("placement", "placement"),
+            ("glance", "glance"),
+            ("neutron", "neutron"),
+            ("nova", "nova-api"),
+        )
+    }
+    start(contents.networks, cloud, after=[apis["neutron"]])
+    start(contents.flavors, cloud, after=[apis["nova-api"]])
+    conductor = start(_nova, cloud, "conductor", after=[apis["placement"], apis["nova-api"]])
+    computes = [
+        start(_compute, cloud, node, leads[node.host], after=[conductor, leads[node.host]])
+        for node in cloud.nodes
+    ]
+    start(_nova, cloud, "scheduler", after=[conductor])
+    if "consoles" in cloud.sets:
+        for proxy in ("novncproxy", "serialproxy"):
+            start(_proxy, cloud, proxy, after=[conductor])
+    if "telemetry" in cloud.sets:
+        _telemetry(cloud, start, database, bus, users, computes)
+    if "volumes" in cloud.sets:
+        cinder = start(volumes.tables, cloud, after=[database])
+        cinder = start(services.api, cloud, "cinder", after=[users, bus, cinder])
+        for binary in ("cinder-scheduler", "cinder-volume"):
+            start(volumes.start, cloud, binary, after=[cinder])
+    start(schemas.nova_manage, cloud, "cell_v2", "discover_hosts", after=computes)
 
 
 Part: TypeAlias = "concurrent.futures.Future[Any]"
@@ -70,7 +93,7 @@ Part: TypeAlias = "concurrent.futures.Future[Any]"
 
 @dataclasses.dataclass
 class Starter:
-    """Runs each part in a thread, once those before it are done; the first failure ends all."""
+    """Runs each part in a thread, once those before it are done."""
 
     pool: concurrent.futures.ThreadPoolExecutor
     futures: list[Part] = dataclasses.field(default_factory=list)
@@ -96,6 +119,18 @@ class Starter:
         )
         for future in done:
             future.result()
+
+    def abandon(self, base: pathlib.Path) -> None:
+        """End all that was begun: what waits for a service sees that it has ended."""
+        show.no_more_failures()
+        for future in self.futures:
+            future.cancel()
+        while True:
+            processes.stop(base)
+            if not concurrent.futures.wait(self.futures, timeout=_AGAIN_SECONDS).not_done:
+                break
+        # the last part may have started one since
+        processes.stop(base)
 
 
 def _value(argument: Any) -> Any:
@@ -123,14 +158,10 @@ def _compute(cloud: model.Cloud, node: model.Node, options: dict[str, Any]) -> N
     compute(cloud, node.host)
 
 
-def _conductor(cloud: model.Cloud) -> None:
-    process = services.nova(cloud, "conductor", cloud.base / "etc/nova/database.conf")
-    _registered(cloud, "nova-conductor", process)
-
-
-def _scheduler(cloud: model.Cloud) -> None:
-    process = services.nova(cloud, "scheduler", cloud.base / "etc/nova/database.conf")
-    _registered(cloud, "nova-scheduler", process)
+def _nova(cloud: model.Cloud, service: str) -> None:
+    name = f"nova-{service}"
+    process = services.nova(cloud, service, cloud.base / "etc/nova/database.conf")
+    services.ready(cloud, name, lambda: services.reports(cloud, "nova", name), process)
 
 
 def _proxy(cloud: model.Cloud, proxy: str) -> None:
@@ -156,13 +187,3 @@ def _telemetry(
 
 def _rated(cloud: model.Cloud) -> None:
     telemetry.rate(cloud, contents.project(cloud))
-
-
-def _registered(cloud: model.Cloud, binary: str, process: Any) -> None:
-    """Wait until Nova counts a service as up."""
-    compute = contents.connect(cloud).compute
-
-    def up() -> bool:
-        return any(each.state == "up" for each in compute.services(binary=binary))
-
-    services.ready(cloud, binary, up, process)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The set `volumes`: Cinder, on a backend that needs neither root nor the kernel."""
 
-from gate.cloud import contents, files, install, model, services, show
+from gate.cloud import files, install, model, services, show
 
 
 def write(cloud: model.Cloud) -> None:
@@ -43,12 +43,7 @@ def start(cloud: model.Cloud, binary: str) -> None:
     # where the backend is found
     environment = {"PYTHONPATH": str(install.ROOT)}
     process = services.program(cloud, binary, [binary, *_told(cloud)], environment)
-    storage = contents.connect(cloud).block_storage
-
-    def up() -> bool:
-        return any(each.state == "up" for each in storage.services(binary=binary))
-
-    services.ready(cloud, binary, up, process)
+    services.ready(cloud, binary, lambda: services.reports(cloud, "cinder", binary), process)
 
 
 def _told(cloud: model.Cloud) -> list[str]:

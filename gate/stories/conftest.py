@@ -11,6 +11,10 @@ from gate.cloud import model
 from gate.stories import people
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "idle: needs a cloud where nothing happens for a minute")
+
+
 @pytest.fixture(scope="session")
 def cloud() -> model.Cloud:
     found = model.Cloud.load(pathlib.Path(os.environ["SMARTOS_CLOUD"]))
@@ -38,7 +42,7 @@ def anna(tenants: people.Tenants) -> people.Person:
 
 @pytest.fixture
 def emulated(cloud: model.Cloud) -> model.Cloud:
-    """The cloud, if its nodes may be looked into, and broken."""
+    """The cloud, if its nodes may be broken."""
     if not all(node.emulated for node in cloud.nodes):
-        pytest.skip("looks into its nodes or breaks them, which must be emulated ones")
+        pytest.skip("breaks its nodes, which must be emulated ones")
     return cloud

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """People with a project, a user and a network, who see the cloud through its API."""
 
-import json
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import openstack
+import pytest
+from oslo_config import cfg
 
 from gate.cloud import contents, model, nodes, services
+from nova_smartos import conf
+from nova_smartos.smartos import node
+from nova_smartos.smartos import vms as vms_module
 
 T = TypeVar("T")
 SECONDS = 180.0
@@ -31,7 +35,9 @@ class Person:
     def boot(
         self, image: str = "zone", *, wait: bool = True, flavor: str = "1", **more: Any
     ) -> Any:
-        """Boot a server from one of the cloud's small images."""
+        """Boot a server from one of the cloud's images."""
+        if not contents.bootable(self.cloud, image):
+            pytest.skip(f"there is nothing that a real node can boot: --image {image}=MANIFEST")
         network = self.connection.network.find_network(self.network, ignore_missing=False)
         server = self.compute.create_server(
             **{
@@ -54,6 +60,10 @@ class Person:
             return shown if shown.status == status and not shown.task_state else None
 
         return until(settled, f"{server.name} to be {status}")
+
+    def host(self, server: Any) -> str:
+        """Where a server is, which the administrator sees: the name of its nova-compute."""
+        return str(self.compute.get_server(server.id).compute_host)
 
     def delete(self, *servers: Any) -> None:
         """Delete servers, and wait until they are gone."""
@@ -124,21 +134,35 @@ def administrator(cloud: model.Cloud) -> Person:
 
 
 def emulator(cloud: model.Cloud, action: str, host: str, *words: str) -> str:
-    """Run smartos-emulator on a node of the cloud."""
-    node = next(each for each in cloud.nodes if each.host == host)
-    folder = str(nodes.folder_of(cloud, node))
+    """Run smartos-emulator on an emulated node of the cloud."""
+    known = next(each for each in cloud.nodes if each.host == host)
+    folder = str(nodes.folder_of(cloud, known))
     return services.command(cloud, host, ["smartos-emulator", action, folder, *words])
 
 
-def vm(cloud: model.Cloud, host: str, uuid: str) -> dict[str, Any]:
+def toolkit(cloud: model.Cloud, host: str) -> node.Node:
+    """The node of a host, as its nova-compute reaches it."""
+    options = cfg.ConfigOpts()
+    conf.register(options)
+    options(["--config-file", str(cloud.base / f"etc/nova-smartos/{host}.conf")])
+    return conf.connect(options)
+
+
+def vm(cloud: model.Cloud, host: str, uuid: str) -> vms_module.Vm:
     """A VM as vmadm shows it."""
-    shown: dict[str, Any] = json.loads(emulator(cloud, "exec", host, "--", "vmadm", "get", uuid))
-    return shown
+    with toolkit(cloud, host) as gz:
+        return gz.vmadm.get(uuid)
 
 
 def vms(cloud: model.Cloud, host: str) -> set[str]:
     """The uuids of all VMs on a node."""
-    return set(emulator(cloud, "exec", host, "--", "vmadm", "lookup").split())
+    with toolkit(cloud, host) as gz:
+        return {each["uuid"] for each in gz.vmadm.lookup_fields(("uuid",))}
+
+
+def all_vms(cloud: model.Cloud) -> dict[str, set[str]]:
+    """Those of each node."""
+    return {each.host: vms(cloud, each.host) for each in cloud.nodes}
 
 
 def until(question: Callable[[], T], what: str, seconds: float = SECONDS) -> T:

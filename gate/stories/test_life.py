@@ -13,24 +13,22 @@ BRANDS = {"zone": "joyent", "lx": "lx", "disk": "bhyve", "kvm": "kvm"}
 
 
 @pytest.mark.parametrize("image", BRANDS)
-def test_a_life(
-    emulated: model.Cloud, admin: people.Person, anna: people.Person, image: str
-) -> None:
+def test_a_life(cloud: model.Cloud, admin: people.Person, anna: people.Person, image: str) -> None:
     server = anna.boot(image)
-    host = admin.compute.get_server(server.id).hypervisor_hostname
-    shown = people.vm(emulated, host, server.id)
-    assert (shown["brand"], shown["state"]) == (BRANDS[image], "running")
+    host = admin.host(server)
+    shown = people.vm(cloud, host, server.id)
+    assert (shown.brand, shown.state) == (BRANDS[image], "running")
 
     # its address, its MAC and nothing else
     (address,) = server.addresses[anna.network]
-    (nic,) = shown["nics"]
-    assert nic["mac"] == address["OS-EXT-IPS-MAC:mac_addr"]
-    assert str(ipaddress.ip_interface(nic["ips"][0]).ip) == address["addr"]
-    assert not any(nic.get(f"allow_{what}_spoofing") for what in ("ip", "mac", "dhcp"))
+    (nic,) = shown.nics
+    assert nic.mac == address["OS-EXT-IPS-MAC:mac_addr"]
+    assert str(ipaddress.ip_interface(nic.ips[0]).ip) == address["addr"]
+    assert not any(getattr(nic, f"allow_{what}_spoofing") for what in ("ip", "mac", "dhcp"))
 
     anna.compute.stop_server(server)
     anna.wait(server, "SHUTOFF")
-    assert people.vm(emulated, host, server.id)["state"] == "stopped"
+    assert people.vm(cloud, host, server.id).state == "stopped"
     anna.compute.start_server(server)
     anna.wait(server)
     for kind in ("SOFT", "HARD"):
@@ -41,12 +39,12 @@ def test_a_life(
         people.until(lambda: console(anna, server), "the console to have something")
     anna.compute.rebuild_server(server, image=server.image.id, name="again")
     assert anna.wait(server).name == "again"
-    after = people.vm(emulated, host, server.id)
-    assert after["state"] == "running"
-    assert [each["mac"] for each in after["nics"]] == [nic["mac"]]
+    after = people.vm(cloud, host, server.id)
+    assert after.state == "running"
+    assert [each.mac for each in after.nics] == [nic.mac]
 
     anna.delete(server)
-    assert server.id not in people.vms(emulated, host)
+    assert server.id not in people.vms(cloud, host)
 
 
 def console(person: people.Person, server: Any) -> str:
@@ -54,16 +52,12 @@ def console(person: people.Person, server: Any) -> str:
     return str(person.compute.get_server_console_output(server)["output"]).strip()
 
 
-def test_what_a_guest_is_told(anna: people.Person, emulated: model.Cloud) -> None:
+def test_what_a_guest_is_told(
+    cloud: model.Cloud, admin: people.Person, anna: people.Person
+) -> None:
     key = anna.compute.create_keypair(name="anna")
     server = anna.boot("zone", key_name="anna", metadata={"role": "web"}, user_data="IyEvYmluL3No")
-    host = emulated_host(emulated, server.id)
-    told = people.vm(emulated, host, server.id)["customer_metadata"]
+    told = people.vm(cloud, admin.host(server), server.id).customer_metadata
     assert key.public_key.strip() in told["root_authorized_keys"]
     assert "#!/bin/sh" in told.values()
     assert told["role"] == "web"
-
-
-def emulated_host(cloud: model.Cloud, uuid: str) -> str:
-    """The node on which a VM is."""
-    return next(node.host for node in cloud.nodes if uuid in people.vms(cloud, node.host))

@@ -7,10 +7,8 @@ from gate.stories import people
 COUNT = 50
 
 
-def test_fifty_boots_at_once(
-    emulated: model.Cloud, admin: people.Person, anna: people.Person
-) -> None:
-    before = {node.host: people.vms(emulated, node.host) for node in emulated.nodes}
+def test_fifty_boots_at_once(cloud: model.Cloud, anna: people.Person) -> None:
+    before = people.all_vms(cloud)
     anna.boot(wait=False, min_count=COUNT, max_count=COUNT, name="many")
     people.until(
         lambda: [each.status for each in anna.compute.servers()] == ["ACTIVE"] * COUNT,
@@ -20,10 +18,8 @@ def test_fifty_boots_at_once(
     servers = list(anna.compute.servers())
     addresses = {server.addresses[anna.network][0]["addr"] for server in servers}
     assert len(addresses) == COUNT
-    made = {
-        node.host: people.vms(emulated, node.host) - before[node.host] for node in emulated.nodes
-    }
+    made = {host: vms - before[host] for host, vms in people.all_vms(cloud).items()}
     assert set().union(*made.values()) == {server.id for server in servers}
     assert all(made.values()), "a node has none"
     anna.delete(*servers)
-    assert before == {node.host: people.vms(emulated, node.host) for node in emulated.nodes}
+    assert people.all_vms(cloud) == before

@@ -4,11 +4,11 @@
 import openstack
 import pytest
 
-from gate.cloud import model
+from gate.cloud import files, model
 from gate.stories import people
 
 
-def test_two_tenants(emulated: model.Cloud, admin: people.Person, tenants: people.Tenants) -> None:
+def test_two_tenants(cloud: model.Cloud, admin: people.Person, tenants: people.Tenants) -> None:
     # with the same addresses, which is their right
     anna, bert = tenants.add("anna"), tenants.add("bert")
     hers, his = anna.boot(), bert.boot()
@@ -19,22 +19,21 @@ def test_two_tenants(emulated: model.Cloud, admin: people.Person, tenants: peopl
         anna.compute.stop_server(his.id)
     vlans = []
     for server in (hers, his):
-        host = admin.compute.get_server(server.id).hypervisor_hostname
-        (nic,) = people.vm(emulated, host, server.id)["nics"]
-        assert nic["nic_tag"] == "internal"
-        vlans.append(nic["vlan_id"])
+        (nic,) = people.vm(cloud, admin.host(server), server.id).nics
+        assert nic.nic_tag == cloud.networks[files.PROJECTS]
+        vlans.append(nic.vlan_id)
     assert vlans[0] != vlans[1]
 
 
 def test_a_quota_is_kept(
-    emulated: model.Cloud, admin: people.Person, anna: people.Person, tenants: people.Tenants
+    cloud: model.Cloud, admin: people.Person, anna: people.Person, tenants: people.Tenants
 ) -> None:
     admin.compute.update_quota_set(tenants.project(anna), instances=1)
     anna.boot()
-    before = {node.host: people.vms(emulated, node.host) for node in emulated.nodes}
+    before = people.all_vms(cloud)
     with pytest.raises(openstack.exceptions.ForbiddenException, match="Quota exceeded"):
         anna.boot()
-    assert before == {node.host: people.vms(emulated, node.host) for node in emulated.nodes}
+    assert people.all_vms(cloud) == before
 
 
 def test_a_port_for_another_host_is_left_to_others(admin: people.Person) -> None:
@@ -48,7 +47,7 @@ def test_a_port_for_another_host_is_left_to_others(admin: people.Person) -> None
 
 
 def test_address_pairs_and_port_security_reach_the_nic(
-    emulated: model.Cloud, admin: people.Person, anna: people.Person
+    cloud: model.Cloud, admin: people.Person, anna: people.Person
 ) -> None:
     network = anna.connection.network.find_network(anna.network)
     ports = [
@@ -60,9 +59,8 @@ def test_address_pairs_and_port_security_reach_the_nic(
         ),
     ]
     server = anna.boot(networks=[{"port": port.id} for port in ports])
-    host = admin.compute.get_server(server.id).hypervisor_hostname
-    nics = {nic["mac"]: nic for nic in people.vm(emulated, host, server.id)["nics"]}
+    nics = {nic.mac: nic for nic in people.vm(cloud, admin.host(server), server.id).nics}
     paired, open_ = (nics[port.mac_address] for port in ports)
-    assert "10.20.0.200" in paired["allowed_ips"]
-    assert not paired.get("allow_ip_spoofing")
-    assert open_["allow_ip_spoofing"] and open_["allow_mac_spoofing"]
+    assert "10.20.0.200" in paired.allowed_ips
+    assert not paired.allow_ip_spoofing
+    assert open_.allow_ip_spoofing and open_.allow_mac_spoofing

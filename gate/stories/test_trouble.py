@@ -42,13 +42,11 @@ def test_a_fault_in_a_boot_tells_its_user_why(
 
 def test_a_node_reboots(emulated: model.Cloud, admin: people.Person, anna: people.Person) -> None:
     up, down = anna.boot(), anna.boot()
-    host = admin.compute.get_server(up.id).hypervisor_hostname
+    host = admin.host(up)
     anna.compute.stop_server(down)
     anna.wait(down, "SHUTOFF")
     people.emulator(emulated, "reboot", host)
-    people.until(
-        lambda: people.vm(emulated, host, up.id)["state"] == "running", "the zone to be up"
-    )
+    people.until(lambda: people.vm(emulated, host, up.id).state == "running", "the zone to be up")
     people.until(lambda: anna.compute.get_server(up.id).power_state == RUNNING, "Nova to see it")
     assert anna.wait(down, "SHUTOFF").power_state == STOPPED
     anna.compute.reboot_server(up, "HARD")
@@ -86,7 +84,7 @@ def test_a_node_is_lost_and_found(
     emulated: model.Cloud, admin: people.Person, anna: people.Person
 ) -> None:
     server = anna.boot()
-    host = admin.compute.get_server(server.id).hypervisor_hostname
+    host = admin.host(server)
     people.emulator(emulated, "down", host)
     try:
         # a node that does not answer is no reason to think that its servers are gone
@@ -95,7 +93,7 @@ def test_a_node_is_lost_and_found(
         assert anna.compute.get_server(server.id).status in ("ACTIVE", "ERROR")
         # and others boot elsewhere
         other = anna.boot()
-        assert admin.compute.get_server(other.id).hypervisor_hostname != host
+        assert admin.host(other) != host
     finally:
         up_module.node(emulated, host)
     assert server.id in people.vms(emulated, host)

@@ -166,9 +166,7 @@ def wrong_errors(error: BaseException, fired: Sequence[faulty.Fault]) -> list[st
         wrong.append(f"Nova gets a {type(error).__name__}: {told}")
     reboots = [fault for fault in fired if fault.kind in faulty.REBOOTS]
     # a final reading that fails stops nobody, but what follows meets a pool that is full
-    harmful = [
-        fault for fault in fired if fault.step.command != "kstat" or fault.kind is Kind.FULL
-    ]
+    harmful = [fault for fault in fired if fault.step.command != "kstat" or fault.kind is Kind.FULL]
     if fired and not harmful and not reboots:
         wrong.append(f"a final reading has stopped the operation: {told}")
     due = [fault for fault in harmful if not _is_overcome(error, fault, fired)]

@@ -298,7 +298,8 @@ class Cloud(fixtures.Fixture):
                 raise AssertionError(f"waiting for {status}: {shown['fault']}")
             return None
 
-        return waits.until(settled, f"{server['id']} to be {status}: {self.show(server)}", pause=0.1)
+        what = f"{server['id']} to be {status}: {self.show(server)}"
+        return waits.until(settled, what, pause=0.1)
 
     def delete(self, server: Mapping[str, Any]) -> None:
         """Delete a server, and wait until it is gone."""

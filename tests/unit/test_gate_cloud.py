@@ -2,18 +2,35 @@
 """The launcher's parts that need no cloud."""
 
 import argparse
+import concurrent.futures
 import configparser
+import json
 import os
 import pathlib
+import shutil
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 import pytest
 
-from gate.cloud import cli, commands, files, install, model, nodes, processes, services
+from gate.cloud import (
+    cli,
+    commands,
+    files,
+    install,
+    model,
+    nodes,
+    processes,
+    questions,
+    services,
+    show,
+    up,
+)
 from tests import waits
 
 # dies when nothing but cloud.json is left
@@ -210,26 +227,237 @@ def test_without_an_environment_it_says_who_makes_one(
     assert "`smartos-cloud up` makes it" in capsys.readouterr().err
 
 
-def test_status_says_what_is_down(cloud: model.Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_asks_and_does_not_only_look(
+    cloud: model.Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A port mapper that a dead RabbitMQ has left is no RabbitMQ, and who uses it no part of it."""
     cloud.save()
-    keystone = processes.start(cloud, "keystone", ["sleep", "600"])
-    options = argparse.Namespace(command="status", directory=cloud.base, json=False, seconds=0.1)
+    port = str(cloud.ports["keystone"])
+    words = [sys.executable, "-m", "http.server", port, "--bind", model.HOST]
+    ours = [processes.start(cloud, "keystone", words)]
+    # another that answers in the place of one that has died
+    other = subprocess.Popen([*words[:3], str(cloud.ports["glance"]), *words[4:]])
+    for service in ("rabbitmq", processes.SUITES):
+        ours.append(processes.start(cloud, service, ["sleep", "600"]))
+    options = argparse.Namespace(command="status", directory=cloud.base, json=True, seconds=0.1)
     try:
-        waits.until(lambda: processes.running(cloud.base))
+        waits.until(lambda: questions.answers(cloud, "keystone"))
+        waits.until(lambda: questions.answers(cloud, "glance"))
         assert commands.run(options) == 1
     finally:
         processes.stop(cloud.base)
-        keystone.wait(5)
-    lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
-    assert (lines["keystone"], lines["neutron"]) == ("up", "down")
+        other.kill()
+        for each in (*ours, other):
+            each.wait()
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    up = {each["service"]: each["up"] for each in told["services"]}
+    assert set(up) == set(commands.expected(cloud))
+    assert {name for name, is_up in up.items() if is_up} == {"keystone"}
+    assert told["pss_mib"] > 0 and not told["up"]
+    down = ", ".join(sorted(set(up) - {"keystone"}))
+    assert err.strip() == f"smartos-cloud: down: {down}"
 
 
-def test_the_gate_hands_on_how_real_nodes_are_reached() -> None:
+def test_every_service_has_a_question(cloud: model.Cloud) -> None:
+    cloud.sets = frozenset({"consoles", "telemetry", "volumes"})
+    with pytest.raises(KeyError):
+        questions.answers(cloud, "no-such-service")
+    assert not any(questions.answers(cloud, service) for service in commands.expected(cloud))
+
+
+# which goes on when nobody holds it any more
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_memcached_is_for_nobody_else(cloud: model.Cloud) -> None:
+    """Its clients load what it keeps as Python pickled it."""
+    files.write(cloud)
+    told = {
+        line.partition(" = ")[2]
+        for path in (cloud.base / "etc").rglob("*.conf")
+        for line in path.read_text().splitlines()
+        if line.startswith("memcache")
+    }
+    assert told == {f"unix:{model.CACHE}"}
+    if shutil.which("memcached") is None:
+        pytest.skip("needs memcached")
+    try:
+        services.memcached(cloud)
+        assert questions.answers(cloud, "memcached")
+        assert stat.S_IMODE((cloud.base / model.CACHE).stat().st_mode) == 0o600
+    finally:
+        processes.stop(cloud.base)
+    assert not questions.answers(cloud, "memcached")
+
+
+def test_what_waits_ends_when_another_part_has_failed(
+    cloud: model.Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(show, "_ended", threading.Event())
+    begun = threading.Event()
+
+    def waits_for_long() -> None:
+        process = processes.start(cloud, "slow", ["sleep", "600"])
+        begun.set()
+        services.ready(cloud, "slow", lambda: False, process)
+
+    def fails() -> None:
+        assert begun.wait(waits.SECONDS)
+        raise services.Failed("no such table")
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        start = up.Starter(pool)
+        slow = start(waits_for_long)
+        start(fails)
+        never = start(begun.clear, after=[slow])
+        with pytest.raises(services.Failed, match="no such table"):
+            start.finish()
+        started = time.monotonic()
+        start.abandon(cloud.base)
+        assert time.monotonic() - started < services.SECONDS / 2
+    assert slow.exception() is not None
+    assert never.cancelled() or never.exception() is slow.exception()
+    assert begun.is_set()
+    # of what only ended with it nothing is said
+    assert "failed" not in capsys.readouterr().err
+
+
+def test_what_takes_too_long_ends_with_all_that_it_has_started(tmp_path: pathlib.Path) -> None:
+    # what a shell leaves in the background is deaf to SIGINT
+    script = f"trap 'touch {tmp_path}/told; exit' INT; sleep 600 & echo $! > {tmp_path}/child; wait"
+    code = "import sys; from gate.cloud import processes; processes.bounded(sys.argv[1:], 600)"
+    words = [sys.executable, "-c", code, "sh", "-c", script]
+    runner = subprocess.Popen(words, cwd=install.ROOT, stderr=subprocess.DEVNULL)
+    child = tmp_path / "child"
+    waits.until(lambda: child.is_file() and child.read_text().endswith("\n"))
+    # as when its time is over
+    runner.send_signal(signal.SIGINT)
+    runner.wait(waits.SECONDS)
+    assert (tmp_path / "told").exists()
+    state = pathlib.Path("/proc", child.read_text().strip(), "stat")
+    waits.until(lambda: not state.exists() or state.read_text().split()[2] == "Z")
+    with pytest.raises(subprocess.TimeoutExpired):
+        processes.bounded(["sleep", "600"], 0.1)
+    assert processes.bounded(["sh", "-c", "exit 3"], waits.SECONDS) == 3
+
+
+def test_the_gate_hands_on_how_real_nodes_are_reached(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it, and what it starts, then is."""
+    monkeypatch.chdir(tmp_path)
     words = ["--node", "ssh://root@a", "--node", "ssh://root@b:2222"]
+    words += ["--image", "zone=base.imgmanifest"]
     words += ["--identity", "key", "--known-hosts", "hosts", "--nic-tag", "stub0"]
     parser = argparse.ArgumentParser()
     cli.add_node_options(parser)
-    assert cli.node_words(parser.parse_args(words)) == words
+    handed_on = cli.node_words(parser.parse_args(words))
+    assert handed_on == [
+        {
+            "zone=base.imgmanifest": f"zone={tmp_path}/base.imgmanifest",
+            "key": f"{tmp_path}/key",
+            "hosts": f"{tmp_path}/hosts",
+        }.get(word, word)
+        for word in words
+    ]
+    assert cli.node_words(parser.parse_args(handed_on)) == handed_on
+
+
+def test_down_where_nothing_is_needs_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "VENV", tmp_path / "venv")
+    assert cli.main(["-d", str(tmp_path / "cloud"), "down"]) == 0
+
+
+@pytest.fixture
+def policy(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """Where Debian looks whether it may start services."""
+    path = tmp_path / "policy-rc.d"
+    monkeypatch.setattr(install, "POLICY", path)
+    return path
+
+
+def test_debian_starts_no_service_of_what_is_installed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, policy: pathlib.Path
+) -> None:
+    log = tmp_path / "log"
+    for name in ("apt-get", "systemctl"):
+        stub = tmp_path / "bin" / name
+        stub.parent.mkdir(exist_ok=True)
+        stub.write_text(
+            f'#!/bin/sh\necho {name} "$@" >> {log}\n{policy} >> {log}; echo $? >> {log}\n'
+        )
+        stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    wanted = {"memcached": "no-such-program", "mtools": "nor-such"}
+    monkeypatch.setattr(install, "_PACKAGES", wanted)
+    install.packages(frozenset())
+    apt = "apt-get -qq -o DPkg::Lock::Timeout=300"
+    assert log.read_text().splitlines() == [
+        f"{apt} update",
+        "101",
+        f"{apt} install -y --no-install-recommends memcached mtools",
+        "101",
+        "systemctl disable -q memcached",
+        "101",
+    ]
+    assert not policy.exists()
+
+
+def test_what_forbids_services_goes_even_after_a_failure(policy: pathlib.Path) -> None:
+    for _ in range(2):
+        with pytest.raises(install.Missing), install.services_down():
+            assert os.access(policy, os.X_OK)
+            raise install.Missing
+        assert not policy.exists()
+    # that of somebody else stays, and what a killed run has left does not
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    with install.services_down():
+        pass
+    assert policy.exists()
+    policy.write_text(install._FORBIDS)
+    with install.services_down():
+        pass
+    assert not policy.exists()
+
+
+@pytest.mark.parametrize("stamp", ["", "unfinished gate"])
+def test_an_environment_that_was_not_finished_is_made_again(
+    stamp: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv = tmp_path / "venv"
+    (venv / "lib").mkdir(parents=True)
+    (venv / "installed").write_text(stamp)
+    ran: list[str] = []
+
+    def run(words: list[str], *_: object) -> None:
+        assert (venv / "installed").read_text().split()[0] == "unfinished"
+        assert (venv / "lib").exists() == (not stamp)
+        ran.append(pathlib.Path(words[0]).name)
+
+    monkeypatch.setattr(install, "VENV", venv)
+    monkeypatch.setattr(install, "_run", run)
+    install.environment(frozenset())
+    assert ran == ["venv", "python"]
+    assert (venv / "installed").read_text().split()[1:] == stamp.split()[1:]
+    install.environment(frozenset())
+    assert ran == ["venv", "python"]
+
+
+def test_half_an_environment_is_made_anew(tmp_path: pathlib.Path) -> None:
+    python, venv, log = tmp_path / "python", tmp_path / "venv", tmp_path / "log"
+    python.write_text(f'#!/bin/sh\necho "$*" >> {log}\n')
+    python.chmod(0o755)
+    (venv / "bin").mkdir(parents=True)
+    for pip, made in (("false", [f"-m venv --clear {venv}"]), ("true", [])):
+        inner = venv / "bin/python"
+        inner.write_text(f"#!/bin/sh\n{pip}\n")
+        inner.chmod(0o755)
+        log.write_text("")
+        words = [str(install.ROOT / ".ci/venv"), str(venv)]
+        subprocess.run(words, env={**os.environ, "PYTHON": str(python)}, check=True)
+        assert [line for line in log.read_text().splitlines() if "-m venv" in line] == made
 
 
 def test_packages_are_installed_by_root_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,12 @@ import os
 import pathlib
 import signal
 import socket
+import unittest.mock
 
 import pytest
 
-from gate.cloud import commands, model, nodes, processes, services
+from gate.cloud import cli, commands, contents, files, model, nodes, processes, services
+from gate.stories import people
 from nova_smartos.translate import identity, manifest
 from tests import emulated
 
@@ -101,6 +103,85 @@ def test_a_node_that_was_killed_leaves_nothing(tmp_path: pathlib.Path) -> None:
         processes.stop(tmp_path)
     with socket.socket() as sock:
         assert sock.connect_ex((address["node_address"], address["node_port"])) != 0
+
+
+def test_stories_look_into_a_node_as_if_it_were_a_real_one(tmp_path: pathlib.Path) -> None:
+    with emulated.EmulatedNode("--ssh", "127.0.0.1:0", "--speed", "100") as place:
+        image = place.image("minimal")
+        payload = {"brand": "joyent-minimal", "image_uuid": image, "max_physical_memory": 64}
+        place.tool("vmadm", "create", payload=json.dumps(payload))
+        ssh = place.facts()["ssh"]
+        node = model.Node(
+            "far",
+            f"ssh://{ssh['user']}@{ssh['host']}:{ssh['port']}",
+            ssh["identity"],
+            ssh["known_hosts"],
+        )
+        cloud = model.Cloud.plan(
+            tmp_path, sets=frozenset(), nodes=[node], speed="1", networks={"public": "external"}
+        )
+        files.compute(cloud, node, nodes.reached(node))
+        (uuid,) = people.vms(cloud, "far")
+        assert people.all_vms(cloud) == {"far": {uuid}}
+        shown = people.vm(cloud, "far", uuid)
+        assert (shown.uuid, shown.brand, shown.state) == (uuid, "joyent-minimal", "running")
+
+
+def test_real_nodes_boot_what_somebody_names(tmp_path: pathlib.Path) -> None:
+    manifest = tmp_path / "base.imgmanifest"
+    manifest.write_text(json.dumps({"type": "zone-dataset"}))
+    (tmp_path / "base.zfs.gz").touch()
+    assert contents.given(manifest) == ({"type": "zone-dataset"}, tmp_path / "base.zfs.gz")
+    cloud = model.Cloud.plan(
+        tmp_path / "cloud",
+        sets=frozenset(),
+        nodes=[model.Node("far", "ssh://root@192.0.2.1")],
+        speed="1",
+        networks={},
+        images={"zone": str(manifest)},
+    )
+    cloud.folder("logs")
+    cloud.save()
+    assert model.Cloud.load(cloud.base) == cloud
+    # the second zone image only has to be another one in Glance
+    able = {name for name in contents.IMAGES if contents.bootable(cloud, name)}
+    assert able == {"zone", "zone-alt"}
+    with pytest.raises(pytest.skip.Exception, match="--image kvm=MANIFEST"):
+        people.Person(cloud, unittest.mock.Mock()).boot("kvm")
+    cloud.nodes = [model.Node("node1", "ssh")]
+    assert all(contents.bootable(cloud, name) for name in contents.IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "manifest", "beside", "complaint"),
+    [
+        ("zone", "{}", ["x.zfs.gz"], "is no manifest"),
+        ("zone", None, ["x.zfs.gz"], "is no manifest"),
+        ("zone", '{"type": "docker"}', ["x.zfs.gz"], "of type docker"),
+        ("zone", '{"type": "zvol"}', [], "is to be its file alone"),
+        ("zone", '{"type": "zvol"}', ["x.zfs.gz", "x.zfs"], "is to be its file alone"),
+        ("stone", '{"type": "zvol"}', ["x.zfs.gz"], "--image stone: of zone, "),
+    ],
+)
+def test_an_image_that_nothing_can_boot_is_refused_before_anything_starts(
+    name: str,
+    manifest: str | None,
+    beside: list[str],
+    complaint: str,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "x.imgmanifest"
+    if manifest is not None:
+        path.write_text(manifest)
+    for each in beside:
+        (tmp_path / each).touch()
+    base = tmp_path / "cloud"
+    words = ["-d", str(base), "up", "--node", "ssh://root@192.0.2.1", "--image", f"{name}={path}"]
+    options = cli.parser().parse_args(words)
+    assert commands.run(options) == 1
+    assert complaint in capsys.readouterr().err
+    assert not base.exists()
 
 
 def _tagged_image(place: emulated.EmulatedNode, glance_id: str) -> str:

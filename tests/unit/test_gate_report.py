@@ -18,14 +18,16 @@ JUNIT = """<testsuites><testsuite name="pytest">
 def test_the_summary_is_what_the_runner_wrote(tmp_path: pathlib.Path) -> None:
     (tmp_path / "stories.junit.xml").write_text(JUNIT)
     counted = {"passed": 1, "failed": 2, "skipped": 1, "seconds": 14.8}
-    assert report.write(tmp_path, {}) == {"stories": counted}
+    assert report.write(tmp_path, {}, {}) == {"stories": counted}
     assert json.loads((tmp_path / "summary.json").read_text()) == {"stories": counted}
 
 
 def test_the_page_shows_failures_and_what_is_left_out(tmp_path: pathlib.Path) -> None:
     (tmp_path / "stories.junit.xml").write_text(JUNIT)
-    report.write(tmp_path, {"tempest.api.compute.test_x": "zones have no pause"})
+    wrong = {"stories": ["<x> was skipped"], "tempest": []}
+    report.write(tmp_path, {"tempest.api.compute.test_x": "zones have no pause"}, wrong)
     page = (tmp_path / "index.html").read_text()
     assert "AssertionError: &lt;gone&gt;the whole story" in page
     assert "<td>tempest.api.compute.test_x<td>zones have no pause" in page
+    assert "<p class=w>stories: &lt;x&gt; was skipped</p>" in page
     assert page.count("<rect") == 4

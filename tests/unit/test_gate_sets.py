@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from ceilometer_plugin import meters
-from gate.cloud import commands, files, install, model, telemetry, volumes
+from gate import __main__ as gate_main
+from gate.cloud import call, commands, files, install, model, telemetry, volumes
 
 ETC = install.ROOT / "etc"
 
@@ -83,14 +84,14 @@ def test_nova_tells_what_happens_only_where_somebody_listens(
     assert driver() == "noop"
 
 
-def test_an_hour_of_etc_is_a_minute_here(written: pathlib.Path) -> None:
-    for folder, hour in ((ETC, 3600), (written, 60)):
+def test_an_hour_of_etc_is_short_here(written: pathlib.Path) -> None:
+    for folder, hour in ((ETC, 3600), (written, telemetry.HOUR)):
         billed = _yaml(folder / "cloudkitty/metrics.yml")["metrics"].values()
         assert {each["extra_args"]["force_granularity"] for each in billed} == {hour}
         kept = _yaml(folder / "ceilometer/gnocchi_resources.yaml")["archive_policies"]
         for policy in kept:
             assert hour in [_seconds(each["granularity"]) for each in policy["definition"]]
-    assert _conf(written / "cloudkitty/cloudkitty.conf")["collect"]["period"] == "60"
+    assert _conf(written / "cloudkitty/cloudkitty.conf")["collect"]["period"] == str(telemetry.HOUR)
     slow, fast = (
         _yaml(folder / "ceilometer/polling.yaml")["sources"][0]["interval"]
         for folder in (ETC, written)
@@ -147,6 +148,18 @@ def test_no_policy_is_overridden(written: pathlib.Path) -> None:
         assert urls and not [url for url in urls if "archive_policy" in url]
 
 
+def test_gnocchi_knows_a_server_from_its_boot_on(written: pathlib.Path) -> None:
+    """CloudKitty rates none that was gone before Gnocchi knew it."""
+    for folder in (ETC, written):
+        pipeline = _yaml(folder / "ceilometer/event_pipeline.yaml")
+        heard = {event for source in pipeline["sources"] for event in source["events"]}
+        resources = _yaml(folder / "ceilometer/gnocchi_resources.yaml")["resources"]
+        (instance,) = (each for each in resources if each["resource_type"] == "instance")
+        assert heard == {instance["event_create"], instance["event_delete"]}
+        urls = [url for sink in pipeline["sinks"] for url in sink["publishers"]]
+        assert urls == ["gnocchi://"]
+
+
 def test_status_expects_what_a_set_brings(cloud: model.Cloud) -> None:
     with_sets = set(commands.expected(cloud))
     cloud.sets = frozenset({"gate"})
@@ -161,6 +174,34 @@ def test_status_expects_what_a_set_brings(cloud: model.Cloud) -> None:
         "gnocchi",
         "gnocchi-metricd",
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "clouds"),
+    [
+        ([], [("consoles", [*gate_main.SUITES[:-1]]), ("telemetry", ["telemetry"])]),
+        (["telemetry"], [("telemetry", ["telemetry"])]),
+        (["stories"], [("consoles", ["stories"])]),
+        (["--node", "ssh://root@192.0.2.1"], [("consoles", [*gate_main.SUITES[:-1]])]),
+    ],
+)
+def test_the_suite_of_meters_has_a_cloud_of_its_own(
+    words: list[str],
+    clouds: list[tuple[str, list[str]]],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(gate_main, "FOLDER", tmp_path)
+    monkeypatch.setattr(call, "run", lambda words, *_, **__: ran.append(words) or 0)
+    assert gate_main._run(gate_main._parser().parse_args(words)) == 0
+    steps = iter(ran)
+    for set_, suites in clouds:
+        up, run, down = next(steps), next(steps), next(steps)
+        assert up[up.index("up") :][:4] == ["up", "--fresh", "--with", set_]
+        assert run[run.index("gate.suites") + 1 :] == suites
+        assert down[-1] == "down"
+    assert list(steps) == []
 
 
 def test_what_a_set_requires_is_pinned() -> None:
