@@ -13,7 +13,8 @@ HARNESS = ("__init__", "__main__", "picture", "report", "nodes")
 def names() -> list[str]:
     """The benchmarks that there are."""
     here = pathlib.Path(__file__).parent
-    return sorted(path.stem for path in here.glob("*.py") if path.stem not in HARNESS)
+    stems = (path.stem for path in here.glob("*.py") if path.stem not in HARNESS)
+    return sorted(stem.replace("_", "-") for stem in stems)
 
 
 def main(arguments: list[str]) -> int:
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     found = report.Report(arguments[0])
-    importlib.import_module(f"bench.{found.name}").run(found)
+    importlib.import_module(f"bench.{found.name.replace('-', '_')}").run(found)
     folder = pathlib.Path("build/bench")
     folder.mkdir(parents=True, exist_ok=True)
     found.write(folder / f"{found.name}.json")

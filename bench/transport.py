@@ -19,19 +19,17 @@ CHUNK = 256 * 1024
 
 def run(found: report.Report) -> None:
     """Measure four streams, each in a process of its own so that its memory is only its own."""
-    port = _free_port()
+    port = free_port()
     with nodes.up("--ssh", f"127.0.0.1:{port}") as node:
         status = nodes.run([nodes.EMULATOR, "status", str(node), "--json"])
-        reached = json.loads(status)["ssh"]
+        facts = json.loads(status)["ssh"]
         for kind in ("local", "ssh"):
             for direction in ("down", "up"):
-                _measure(found, kind, direction, reached)
+                _measure(found, kind, direction, facts)
 
 
-def _measure(
-    found: report.Report, kind: str, direction: str, reached: dict[str, str | int]
-) -> None:
-    words = [sys.executable, "-m", "bench.transport", kind, direction, json.dumps(reached)]
+def _measure(found: report.Report, kind: str, direction: str, facts: dict[str, str | int]) -> None:
+    words = [sys.executable, "-m", "bench.transport", kind, direction, json.dumps(facts)]
     output = subprocess.run(words, capture_output=True, check=True, timeout=nodes.SECONDS).stdout
     seen = json.loads(output)
     rate = STREAM_BYTES / 2**20 / seen["seconds"]
@@ -41,16 +39,16 @@ def _measure(
     found.figure(f"{kind}_{direction}_mib_per_second", rate, f"speed {way}, {kind}")
 
 
-def _stream(kind: str, direction: str, reached: dict[str, str | int]) -> dict[str, float]:
-    carrier = _transport(kind, reached)
+def _stream(kind: str, direction: str, facts: dict[str, str | int]) -> dict[str, float]:
+    carrier = reached(kind, facts)
     carrier.run(transport.Command(("true",)))
-    before, start = _peak_mib(), time.perf_counter()
+    before, start = peak_mib(), time.perf_counter()
     moved = {"down": _down, "up": _up}[direction](carrier)
     seconds = time.perf_counter() - start
     carrier.close()
     if moved != STREAM_BYTES:
         raise RuntimeError(f"{moved} bytes arrived, not {STREAM_BYTES}")
-    return {"seconds": seconds, "growth_mib": _peak_mib() - before}
+    return {"seconds": seconds, "growth_mib": peak_mib() - before}
 
 
 def _down(carrier: transport.Transport) -> int:
@@ -76,20 +74,21 @@ def _up(carrier: transport.Transport) -> int:
     return int(counted)
 
 
-def _transport(kind: str, reached: dict[str, str | int]) -> transport.Transport:
+def reached(kind: str, facts: dict[str, str | int]) -> transport.Transport:
+    """The way to the node that `facts` tell of, if it is one through SSH."""
     if kind == "local":
         return local.Local()
     return ssh.SSH(
-        str(reached["host"]),
-        port=int(reached["port"]),
-        user=str(reached["user"]),
-        key_file=str(reached["identity"]),
-        known_hosts_file=str(reached["known_hosts"]),
+        str(facts["host"]),
+        port=int(facts["port"]),
+        user=str(facts["user"]),
+        key_file=str(facts["identity"]),
+        known_hosts_file=str(facts["known_hosts"]),
         pfexec=False,
     )
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """The most memory this process has held so far.
 
     From the kernel's own mark: getrusage() counts what the parent held before it started us.
@@ -98,7 +97,8 @@ def _peak_mib() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has, at this moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

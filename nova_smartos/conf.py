@@ -152,18 +152,40 @@ OPTIONS = [
         "dataset zones/nova-smartos. Read when that dataset is made.",
     ),
     cfg.StrOpt(
+        "conversion_directory",
+        default="$state_path",
+        help="Where nova-compute keeps a qcow2 image while it goes to the node as a disk: the file "
+        "must be read out of order. It has no name there and is gone when the import ends, however "
+        "that ends; an image for which there is no room is refused.",
+    ),
+    cfg.StrOpt(
         "spool_directory",
         help="Where nova-compute leaves a last reading of what an instance has used before it "
         "stops, reboots or deletes it, and the metering plugin takes it: a directory on this "
         "machine that both may write to. Each such operation then runs one command more on the "
         "node. Without it, what instances use after the last poll before they end is not metered.",
     ),
+    cfg.StrOpt(
+        "image_server",
+        help="Image server (IMGAPI), such as https://images.smartos.org, from which the node "
+        "itself brings images that Glance only names (property smartos_image_uuid). Their owner in "
+        "Glance must be one of trusted_image_owners. Without it such images are refused.",
+    ),
     cfg.ListOpt(
         "trusted_image_owners",
         default=[],
         help="Ids of the projects whose images may be ZFS streams (property smartos_image_type), "
         "or * for all. The node's kernel reads such a stream with all its rights, so that whoever "
-        "makes one must be trusted with the node. Raw disks need no trust.",
+        "makes one must be trusted with the node. Raw disks need no trust, nor do streams with a "
+        "signature of ours (image_signing_key_file).",
+    ),
+    cfg.StrOpt(
+        "image_signing_key_file",
+        help="File with a secret that all nova-compute of the cloud share, at least 32 bytes, as "
+        "openssl rand -hex 32 writes. Images that are made of servers are signed with it (property "
+        "smartos_signature), and a ZFS stream with a right signature is taken whoever owns it. "
+        "Without it nothing is signed, and only trusted_image_owners counts. Nobody but "
+        "nova-compute may read the file: who has the key can have any node's kernel read anything.",
     ),
 ]
 

@@ -27,6 +27,7 @@ from nova_smartos.operations import (
     reconcile,
     rescue,
     resize,
+    snapshot,
     watch,
 )
 from nova_smartos.operations import host as compute_node
@@ -46,6 +47,7 @@ class SmartOSDriver(driver.ComputeDriver):
         "has_imagecache": True,
         "supports_attach_interface": True,
         "supports_trusted_certs": True,
+        "supports_image_type_qcow2": True,
         "supports_image_type_raw": True,
     }
 
@@ -75,6 +77,9 @@ class SmartOSDriver(driver.ComputeDriver):
             reconcile.wait_for_earlier(self._node)
             self._images = image.Images(self._node, CONF[smartos_conf.GROUP])
             self._images.start()
+            self._exports = snapshot.Exports(
+                self._node, self._watch, self._locks, CONF[smartos_conf.GROUP]
+            )
             self._consoles = console.Consoles(
                 self._node,
                 functools.partial(smartos_conf.connect, CONF),
@@ -125,8 +130,12 @@ class SmartOSDriver(driver.ComputeDriver):
         ):
             self._not_begun.discard(instance.uuid)
             try:
+                properties = None
+                if instance.vm_state == vm_states.SHELVED_OFFLOADED:
+                    # what the instance knows are those of the image that it once came from
+                    properties = self._images.properties(context, image_meta)
                 planned = self._plan(
-                    instance, image_meta, injected_files, admin_password, network_info
+                    instance, image_meta, injected_files, admin_password, network_info, properties
                 )
                 build.spawn(
                     self._node,
@@ -162,6 +171,9 @@ class SmartOSDriver(driver.ComputeDriver):
         destroy_secrets=True,
     ):
         """Delete the VM and all that is its own; one that is gone is success."""
+        with errors.still_there():
+            # before its turn: whoever makes an image may hold the VM
+            self._exports.end(instance.uuid)
         with errors.still_there(), self._locks.hold(instance.uuid):
             if instance.uuid in self._not_begun:
                 # the node may still be away, and after an error here Nova tries no other
@@ -295,11 +307,20 @@ class SmartOSDriver(driver.ComputeDriver):
         if repair is not None:
             repair()
 
-    def _plan(self, instance, image_meta, injected_files, admin_password, network_info):
+    def _plan(
+        self,
+        instance,
+        image_meta,
+        injected_files,
+        admin_password,
+        network_info,
+        properties=None,
+    ):
         return build.plan(
             self._images,
             instance,
             image_meta,
+            properties=properties,
             injected_files=injected_files,
             admin_password=admin_password,
             network_info=network_info,
@@ -607,8 +628,22 @@ class SmartOSDriver(driver.ComputeDriver):
 
     # images
 
+    def snapshot(self, context, instance, image_id, update_task_state):
+        """Make an image of what the VM's root holds at this moment; the VM itself goes on."""
+        with errors.translated(instance.uuid, image_id=image_id):
+            self._exports.make(context, instance, image_id, update_task_state)
+
+    def quiesce(self, context, instance, image_meta):
+        """Refuse it: the platform gives no guest an agent that could."""
+        raise exception.InstanceQuiesceNotSupported(instance_id=instance.uuid)
+
+    def unquiesce(self, context, instance, image_meta):
+        """Refuse it, as nothing can be quiesced."""
+        raise exception.InstanceQuiesceNotSupported(instance_id=instance.uuid)
+
     def manage_image_cache(self, context, all_instances):
         """Delete the images that we brought and nothing has used for long."""
+        self._exports.tidy()
         options = CONF.image_cache
         if options.remove_unused_base_images:
             with errors.translated():

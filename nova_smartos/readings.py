@@ -130,14 +130,16 @@ class Spool:
             raise
         self._keep()
 
+    def names(self) -> list[str]:
+        """What should be readings, oldest first."""
+        return sorted(path.name for path in self.directory.glob(f"[!.]*{_SUFFIX}"))
+
     def readings(self) -> Iterator[Reading]:
         """All that are there, oldest first.
 
         One that makes no sense to this version is told of, and stays for one to which it may.
         """
-        if not self.directory.is_dir():
-            return
-        for path in sorted(self.directory.glob(f"[!.]*{_SUFFIX}")):
+        for path in map(self.directory.joinpath, self.names()):
             try:
                 yield Reading.from_text(path.name, path.read_text())
             except (OSError, ValueError) as error:

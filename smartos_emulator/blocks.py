@@ -5,7 +5,7 @@ import dataclasses
 import typing
 from collections.abc import Iterable
 
-_NAMES = ("if", "of", "bs", "ibs", "obs", "count")
+_NAMES = ("if", "of", "bs", "ibs", "obs", "count", "seek")
 _SUFFIXES = {"k": 1 << 10, "b": 512, "m": 1 << 20, "g": 1 << 30, "w": 2}
 
 
@@ -19,10 +19,15 @@ class Operands:
     size: int
     output_size: int | None
     count: int | None
+    #: in bytes: where in the target to begin
+    offset: int = 0
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> "Operands":
-        """Take [if=FILE] [of=FILE] [bs=N | ibs=N obs=N] [count=N]; ValueError: a wrong word."""
+        """Take [if=FILE] [of=FILE] [bs=N | ibs=N obs=N] [count=N] [seek=N].
+
+        ValueError names a wrong word.
+        """
         given: dict[str, str] = {}
         for word in words:
             name, equals, value = word.partition("=")
@@ -33,7 +38,8 @@ class Operands:
         size = _number(given.get("bs") or given.get("ibs", "512"))
         again = "obs" in given and "bs" not in given
         output_size = _number(given["obs"]) if again else None
-        return cls(given.get("if"), given.get("of"), size, output_size, count)
+        offset = _number(given.get("seek", "0")) * (output_size or size)
+        return cls(given.get("if"), given.get("of"), size, output_size, count, offset)
 
     def copy(self, source: typing.BinaryIO, target: typing.BinaryIO) -> str:
         """Copy; the two lines that dd prints."""

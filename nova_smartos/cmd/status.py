@@ -152,8 +152,9 @@ class Checks(upgradecheck.UpgradeCommands):
         if not options.trusted_image_owners:
             yield (
                 Code.WARNING,
-                "[smartos]trusted_image_owners is empty: images for zones are refused. Name the "
-                "projects whose ZFS streams the node's kernel may read.",
+                "[smartos]trusted_image_owners is empty: ZFS streams are refused, unless this "
+                "driver has made and signed them. Name the projects whose ZFS streams the node's "
+                "kernel may read.",
             )
         elif "*" in options.trusted_image_owners:
             yield (
@@ -174,6 +175,14 @@ class Checks(upgradecheck.UpgradeCommands):
                 "servers with a config drive fail. Install genisoimage, or name another.",
             )
         yield from _state_path(pathlib.Path(self._conf.state_path))
+        if not _is_writable(pathlib.Path(options.conversion_directory)):
+            yield (
+                Code.FAILURE,
+                f"[smartos]conversion_directory is {options.conversion_directory}, which "
+                "nova-compute may not write to: images in qcow2 are refused.",
+            )
+        if options.image_signing_key_file is not None:
+            yield from _signing_key(options)
         if options.spool_directory is not None:
             yield from _spool(pathlib.Path(options.spool_directory))
 
@@ -467,6 +476,29 @@ def _remedy(options: Any, error: errors.SmartOSError) -> str:
         f"Look whether the node is up and its SSH server answers at {options.node_address} port "
         f"{options.node_port}."
     )
+
+
+def _signing_key(options: Any) -> Problems:
+    from nova_smartos.operations import signing
+
+    try:
+        signing.Signer(options)
+    except cfg.ConfigFileValueError as error:
+        yield (
+            Code.FAILURE,
+            f"{error}. nova-compute does not start with it: have openssl rand -hex 32 write one "
+            "key, and give it to all nova-compute of the cloud.",
+        )
+        return
+    found = pathlib.Path(options.image_signing_key_file).stat()
+    if found.st_mode & 0o027 or found.st_uid not in (0, os.geteuid()):
+        yield (
+            Code.FAILURE,
+            f"[smartos]{signing.OPTION} is {options.image_signing_key_file}, mode "
+            f"{found.st_mode & 0o7777:04o}, owner {found.st_uid}: whoever has that key can have "
+            "the nodes' kernels read anything. Give it to root or nova-compute's user, mode 0640 "
+            "or less.",
+        )
 
 
 def _spool(directory: pathlib.Path) -> Problems:

@@ -7,12 +7,14 @@ failed launch removes what the node then shows, a successful one asks the guest.
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nova import context as nova_context
 from nova import exception
+from nova.compute import task_states
 from nova.network import model
 from nova.objects import image_meta as image_metas
 from nova.objects import instance as instances
@@ -62,9 +64,14 @@ def plan(
     network_info: model.NetworkInfo,
     nic_tags: Mapping[str, str],
     host: str,
+    properties: Mapping[str, str] | None = None,
 ) -> Plan:
-    """What to make; all that cannot be is refused here, before anything is made."""
-    properties = specs.image_properties(instance)
+    """What to make; all that cannot be is refused here, before anything is made.
+
+    `properties` are the image's, if those that the instance keeps are another one's.
+    """
+    if properties is None:
+        properties = specs.image_properties(instance)
     kind = images.kind(image_meta, properties)
     wanted = specs.resolve(instance.flavor, image_meta, properties, kind)
     network = nic.network(
@@ -106,7 +113,12 @@ def spawn(
 
     def create() -> Mapping[str, Any]:
         base = images.ensure(
-            context, image_meta, planned.properties, trusted_certs=instance.trusted_certs
+            context,
+            image_meta,
+            planned.properties,
+            trusted_certs=instance.trusted_certs,
+            largest_gib=instance.flavor.root_gb if planned.wanted.hvm else 0,
+            check_wanted=functools.partial(_check_wanted, instance),
         )
         document = payload.create(
             instance,
@@ -168,7 +180,12 @@ def ready_to_rebuild(
 ) -> payload.Image:
     """The image of a rebuild, on the node and fit for the VM: before anything of it is lost."""
     base = images.ensure(
-        context, image_meta, planned.properties, trusted_certs=instance.trusted_certs
+        context,
+        image_meta,
+        planned.properties,
+        trusted_certs=instance.trusted_certs,
+        largest_gib=instance.flavor.root_gb if planned.wanted.hvm else 0,
+        check_wanted=functools.partial(_check_wanted, instance),
     )
     payload.check_size(instance.flavor, planned.wanted, base)
     return base
@@ -255,6 +272,22 @@ def destroy(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> 
         )
     with known.changing(uuid, lambda left: left is None):
         _delete(gz, known, vm)
+
+
+def _check_wanted(instance: instances.Instance) -> None:
+    """An image may take long to come, and its user may lose patience: then Nova's delete waits."""
+    context = nova_context.get_admin_context()
+    try:
+        found = instances.Instance.get_by_uuid(context, instance.uuid, expected_attrs=[])
+        now = found.task_state
+    except exception.InstanceNotFound:
+        now = task_states.DELETING
+    if now in (task_states.DELETING, task_states.SOFT_DELETING):
+        raise exception.UnexpectedDeletingTaskStateError(
+            instance_uuid=instance.uuid,
+            expected={"task_state": [instance.task_state]},
+            actual={"task_state": now},
+        )
 
 
 def _create(gz: node.Node, known: watch.Watch, document: Mapping[str, Any]) -> None:

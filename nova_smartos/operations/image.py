@@ -7,16 +7,16 @@ what that answer says, so it gives nothing to those who cannot read it.
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
 import json
-import queue
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -26,6 +26,7 @@ from nova.image import glance
 from nova.objects import image_meta as image_metas
 from oslo_log import log
 
+from nova_smartos.operations import conversion, disk, download, qcow2, signing, tree
 from nova_smartos.smartos import errors, files, imgadm, node
 from nova_smartos.translate import manifest, payload
 
@@ -39,8 +40,19 @@ _FAULTY = frozenset(
     {"InvalidStream", "ManifestValidation", "UncompressionError", "UnexpectedNumberOfSnapshots"}
 )
 # The one who asked first may lack what another one who waits for the same image has.
-_PERSONAL = (exception.Forbidden, exception.ImageNotAuthorized, exception.ImageNotFound)
-_STAGED = re.compile(r"image-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-[0-9a-f]+(?:\.json)?")
+_PERSONAL = (
+    exception.FlavorDiskSmallerThanImage,
+    exception.Forbidden,
+    exception.ImageNotAuthorized,
+    exception.ImageNotFound,
+    exception.InstanceNotFound,
+    exception.UnexpectedTaskStateError,
+)
+_STAGED = re.compile(
+    r"image-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-[0-9a-f]+(?:\.json|\.zfs)?"
+)
+# Of datasets with what strangers have written.
+_SAFE = {"devices": "off", "exec": "off", "setuid": "off"}
 #: A dataset's property: when it was first seen without use.
 _UNUSED = "nova:unused-since"
 _AGAIN_SECONDS = 900.0
@@ -54,6 +66,7 @@ class Images:
         self._gz = gz
         self._options = options
         self._glance = glance_api or glance.API()
+        self._signer = signing.Signer(options)
         self._guard = threading.Lock()
         self._present: dict[str, payload.Image] = {}
         self._flights: dict[str, futures.Future[payload.Image]] = {}
@@ -65,8 +78,7 @@ class Images:
         with contextlib.suppress(errors.AlreadyExists):
             # what is staged is a tenant's bytes
             quota = str(self._options.staging_quota_gb * _GIB)
-            safe = {"compression": "lz4", "devices": "off", "exec": "off", "setuid": "off"}
-            self._gz.zfs.create(files.DATASET, {"quota": quota, **safe})
+            self._gz.zfs.create(files.DATASET, {"quota": quota, "compression": "lz4", **_SAFE})
         self._sweep()
         self._listed()
 
@@ -77,19 +89,30 @@ class Images:
         properties: Mapping[str, Any],
         *,
         trusted_certs: Any = None,
+        largest_gib: int = 0,
+        check_wanted: Callable[[], None] = lambda: None,
     ) -> payload.Image:
         """The node image of a Glance image, brought to the node first if it is not there.
 
-        However many ask for it at once, one of them brings it.
+        However many ask for it at once, one of them brings it. A disk that is larger than
+        `largest_gib` (0: any) is refused before it is unpacked; what `check_wanted` raises ends the
+        wait.
         """
         wanted = manifest.wanted(image_meta, properties)
+        asker = _Asker(context, image_meta, trusted_certs, largest_gib, download.Wish(check_wanted))
         try:
-            return self._ensured(context, wanted, image_meta, trusted_certs)
+            if wanted.format == manifest.PUBLISHED:
+                # its uuid follows from nothing that Glance knows: everybody's right is looked at
+                self._check_published(wanted, asker)
+            image = self._ensured(wanted, asker)
         except exception.ImageNotFound as error:
             # it is the same for every node
             raise _unacceptable(
                 wanted.glance_id, "Glance has no such image for its user"
             ) from error
+        if wanted.format == manifest.PUBLISHED:
+            _check_kind(wanted, image)
+        return image
 
     def cache(self, context: nova_context.RequestContext, image_id: str) -> bool:
         """Bring a Glance image before anybody boots it; False when it was there."""
@@ -166,46 +189,75 @@ class Images:
             found = self._gz.imgadm.get(wanted.uuid, zpool=POOL)
         except errors.NotFound:
             return None
-        if found.manifest.tags.get(manifest.TAG) != wanted.glance_id:
+        is_glances = found.manifest.tags.get(manifest.TAG) == wanted.glance_id
+        if not is_glances and wanted.format != manifest.PUBLISHED:
             raise errors.OutputError(
                 f"{POOL}/{wanted.uuid} is there, but imgadm does not know it as image "
                 f"{wanted.glance_id}: delete it"
             )
         return _image(found.manifest)
 
-    def _bring(
-        self,
-        context: nova_context.RequestContext,
-        wanted: manifest.Wanted,
-        image_meta: image_metas.ImageMeta,
-        trusted_certs: Any,
-    ) -> payload.Image:
-        record = self._glance.get(context, wanted.glance_id, show_deleted=False)
-        self._check(wanted, record, image_meta)
-        LOG.info("Image %s comes to the node as %s", wanted.glance_id, wanted.uuid)
-        name = f"image-{wanted.uuid}-{secrets.token_hex(4)}"
-        with contextlib.ExitStack() as staged:
-            with _Download(
-                functools.partial(
-                    self._glance.download, context, wanted.glance_id, trusted_certs=trusted_certs
-                ),
-                record,
-                idle_seconds=self._options.stream_idle_timeout,
-            ) as download:
-                stage = self._stage_disk if wanted.raw else self._stage_stream
-                data = stage(staged, name, download)
-            size_mib = _mib(download.size_bytes) if wanted.raw else wanted.size_mib
-            document = manifest.document(wanted, record, data, size_mib)
-            staged.callback(self._discard, f"{name}.json")
-            text = io.BytesIO(json.dumps(document).encode())
-            manifest_path = self._gz.files.write(f"{name}.json", text)
-            self._install(wanted, manifest_path, f"{files.FOLDER}/{name}")
-        if not wanted.raw:
-            self._check_dataset(wanted)
+    def _bring(self, wanted: manifest.Wanted, asker: "_Asker") -> payload.Image:
+        bring = self._import if wanted.format == manifest.PUBLISHED else self._install_glances
+        bring(wanted, asker)
         image = self._look(wanted)
         if image is None:
             raise errors.OutputError(f"imgadm has installed {wanted.uuid}, yet it is not there")
         return image
+
+    def _import(self, wanted: manifest.Wanted, _asker: "_Asker") -> None:
+        """From the operator's image server; the node verifies it against its manifest."""
+        server = self._options.image_server
+        LOG.info("Image %s comes to the node from %s", wanted.uuid, server)
+        try:
+            try:
+                self._gz.imgadm.import_(wanted.uuid, source=server, zpool=POOL)
+            except errors.OutcomeUnknown as error:
+                LOG.warning("Image %s: %s; once more", wanted.uuid, error)
+                # imgadm's lock makes this one wait for the first, if that still runs
+                self._gz.imgadm.import_(wanted.uuid, source=server, zpool=POOL)
+        except (errors.NotFound, errors.Unsupported) as error:
+            raise _unacceptable(wanted.glance_id, str(error)) from error
+        image = self._look(wanted)
+        if image is not None and image.type != wanted.type:
+            self._delete(wanted.uuid)
+            _check_kind(wanted, image)
+
+    def _install_glances(self, wanted: manifest.Wanted, asker: "_Asker") -> None:
+        record = self._glance.get(asker.context, wanted.glance_id, show_deleted=False)
+        self._check(wanted, record, asker.image_meta)
+        LOG.info("Image %s comes to the node as %s", wanted.glance_id, wanted.uuid)
+        name = f"image-{wanted.uuid}-{secrets.token_hex(4)}"
+        with contextlib.ExitStack() as staged:
+            with download.Download(
+                functools.partial(
+                    self._glance.download,
+                    asker.context,
+                    wanted.glance_id,
+                    trusted_certs=asker.trusted_certs,
+                ),
+                record,
+                asker.wish,
+                idle_seconds=self._options.stream_idle_timeout,
+            ) as source:
+                if wanted.format == manifest.ZFS:
+                    data, sha256 = self._stage_stream(staged, name, source)
+                    self._check_signature(wanted, record, sha256)
+                    size_mib = wanted.size_mib
+                elif wanted.format == manifest.QCOW2:
+                    data, size_mib = self._stage_qcow2(staged, name, source, wanted, asker)
+                elif wanted.format == manifest.TAR:
+                    data, size_mib = self._stage_tree(staged, name, source, wanted), None
+                else:
+                    size_mib = _mib(source.size_bytes)
+                    data = self._stage_disk(staged, name, size_mib, disk.raw(source))
+            document = manifest.document(wanted, record, data, size_mib)
+            staged.callback(self._discard, f"{name}.json")
+            text = io.BytesIO(json.dumps(document).encode())
+            manifest_path = self._gz.files.write(f"{name}.json", text)
+            self._install(wanted, manifest_path, f"{files.FOLDER}/{name}.zfs")
+        if wanted.format == manifest.ZFS:
+            self._check_dataset(wanted)
 
     def _check(
         self,
@@ -222,15 +274,13 @@ class Images:
             raise _unacceptable(glance_id, "Glance's image is no longer the one that was asked for")
         if not record.get("size"):
             raise _unacceptable(glance_id, "it has no data")
-        if wanted.raw:
-            return
-        trusted = self._options.trusted_image_owners
-        if ANYONE not in trusted and (record.get("owner") or "") not in trusted:
+        is_stream = wanted.format == manifest.ZFS
+        if is_stream and not self._trusts(record) and _signature(record) is None:
             # the kernel reads the stream, and would follow what is wrong or evil in it
             raise _unacceptable(
                 glance_id,
-                f"it is a ZFS stream, and its owner {record.get('owner')} is not one of "
-                "[smartos] trusted_image_owners",
+                f"it is a ZFS stream, its owner {record.get('owner')} is not one of [smartos] "
+                f"trusted_image_owners, and it has no {signing.PROPERTY}",
             )
 
     def _check_dataset(self, wanted: manifest.Wanted) -> None:
@@ -249,6 +299,46 @@ class Images:
         self._gz.imgadm.delete(wanted.uuid, zpool=POOL)
         raise _unacceptable(wanted.glance_id, wrong)
 
+    def _check_published(self, wanted: manifest.Wanted, asker: "_Asker") -> None:
+        record = self._glance.get(asker.context, wanted.glance_id, show_deleted=False)
+        if self._options.image_server is None:
+            raise _unacceptable(
+                wanted.glance_id,
+                f"it has {manifest.UUID_PROPERTY}, and there is no [smartos] image_server",
+            )
+        if not self._trusts(record):
+            raise _unacceptable(
+                wanted.glance_id,
+                f"it has {manifest.UUID_PROPERTY}, and its owner {record.get('owner')} is not one "
+                "of [smartos] trusted_image_owners",
+            )
+
+    def _check_signature(
+        self, wanted: manifest.Wanted, record: Mapping[str, Any], sha256: bytes
+    ) -> None:
+        """Whoever owns a stream that we have made may have it run: imgadm has not seen it yet."""
+        if self._trusts(record):
+            return
+        if not self._signer.valid(_signature(record) or "", sha256, wanted.type):
+            raise _unacceptable(
+                wanted.glance_id,
+                f"it is a ZFS stream, its owner {record.get('owner')} is not one of [smartos] "
+                f"trusted_image_owners, and its {signing.PROPERTY} is not ours over these bytes",
+            )
+
+    def _check_size(self, wanted: manifest.Wanted, asker: "_Asker", size_bytes: int) -> None:
+        """A small file may say that it is a disk of any size."""
+        if asker.largest_gib and size_bytes > asker.largest_gib * _GIB:
+            raise exception.FlavorDiskSmallerThanImage(
+                flavor_size=asker.largest_gib * _GIB, image_size=size_bytes
+            )
+        if not asker.largest_gib and size_bytes > self._options.staging_quota_gb * _GIB:
+            raise _unacceptable(
+                wanted.glance_id,
+                f"its disk has {size_bytes} bytes, more than [smartos] staging_quota_gb, and no "
+                "flavor says how large it may be",
+            )
+
     def _delete(self, uuid: str) -> None:
         # one that somebody else has just deleted is as good
         with contextlib.suppress(errors.NotFound):
@@ -263,7 +353,7 @@ class Images:
         except errors.SmartOSError as error:
             LOG.warning("%s stays on the node for now: %s", name, error)
 
-    def _discard_volume(self, dataset: str) -> None:
+    def _discard_dataset(self, dataset: str) -> None:
         try:
             self._gz.zfs.destroy(dataset, recursive=True)
         except errors.NotFound:
@@ -271,13 +361,7 @@ class Images:
         except errors.SmartOSError as error:
             LOG.warning("%s stays on the node for now: %s", dataset, error)
 
-    def _ensured(
-        self,
-        context: nova_context.RequestContext,
-        wanted: manifest.Wanted,
-        image_meta: image_metas.ImageMeta,
-        trusted_certs: Any,
-    ) -> payload.Image:
+    def _ensured(self, wanted: manifest.Wanted, asker: "_Asker") -> payload.Image:
         while True:
             with self._guard:
                 self._asked[wanted.uuid] = time.time()
@@ -290,11 +374,11 @@ class Images:
                     flight = self._flights[wanted.uuid] = futures.Future()
             if leads:
                 with self._leading(wanted.uuid, flight):
-                    image = self._look(wanted) or self._bring(
-                        context, wanted, image_meta, trusted_certs
-                    )
+                    image = self._look(wanted) or self._bring(wanted, asker)
                     flight.set_result(image)
                 return image
+            while not futures.wait([flight], download.ASK_SECONDS).done:
+                asker.wish.ask()
             try:
                 return flight.result()
             except _PERSONAL:
@@ -367,44 +451,113 @@ class Images:
         return since
 
     def _stage_disk(
-        self, staged: contextlib.ExitStack, name: str, download: "_Download"
+        self,
+        staged: contextlib.ExitStack,
+        name: str,
+        size_mib: int,
+        pieces: Iterable[tuple[int, bytes]],
     ) -> manifest.Data:
         """The disk's bytes as a ZFS stream in a file, for that is what imgadm installs."""
         dataset = f"{files.DATASET}/{name}"
         with contextlib.ExitStack() as volume:
-            volume.callback(self._discard_volume, dataset)
-            size_bytes = _mib(download.size_bytes) * manifest.MIB
-            self._gz.zfs.create(dataset, sparse=True, volsize_bytes=size_bytes)
-            self._gz.files.write_volume(dataset, _Padded(download))
-            self._gz.zfs.snapshot(f"{dataset}@final")
-            staged.callback(self._discard, name)
-            with self._gz.zfs.send(f"{dataset}@final") as stream:
-                counted = _Counted(stream)
-                self._gz.files.write(name, counted)
+            volume.callback(self._discard_dataset, dataset)
+            self._gz.zfs.create(dataset, sparse=True, volsize_bytes=size_mib * manifest.MIB)
+            disk.write(self._gz, dataset, pieces)
+            return self._stage_dataset(staged, name)
+
+    def _stage_dataset(self, staged: contextlib.ExitStack, name: str) -> manifest.Data:
+        dataset = f"{files.DATASET}/{name}"
+        self._gz.zfs.snapshot(f"{dataset}@final")
+        staged.callback(self._discard, f"{name}.zfs")
+        with self._gz.zfs.send(f"{dataset}@final") as stream:
+            counted = _Counted(stream)
+            self._gz.files.write(f"{name}.zfs", counted)
         return manifest.Data(counted.sha1.hexdigest(), counted.size_bytes, "none")
 
+    def _stage_qcow2(
+        self,
+        staged: contextlib.ExitStack,
+        name: str,
+        source: download.Download,
+        wanted: manifest.Wanted,
+        asker: "_Asker",
+    ) -> tuple[manifest.Data, int]:
+        """The disk in a qcow2 file, and its size in MiB."""
+        inspected = qcow2.Inspected(source)
+        directory = self._options.conversion_directory
+        try:
+            with conversion.kept(inspected, source.size_bytes, directory) as file:
+                inspected.verdict()
+                header = qcow2.header(file)
+                self._check_size(wanted, asker, header.size_bytes)
+                size_mib = _mib(header.size_bytes)
+                pieces = _wished(qcow2.pieces(file, header), asker.wish)
+                return self._stage_disk(staged, name, size_mib, pieces), size_mib
+        except qcow2.Wrong as error:
+            raise _unacceptable(wanted.glance_id, str(error)) from error
+
     def _stage_stream(
-        self, staged: contextlib.ExitStack, name: str, download: "_Download"
-    ) -> manifest.Data:
-        staged.callback(self._discard, name)
-        counted = _Counted(download)
-        self._gz.files.write(name, counted)
+        self, staged: contextlib.ExitStack, name: str, source: download.Download
+    ) -> tuple[manifest.Data, bytes]:
+        """The file as it came, and its SHA-256, which a signature is over."""
+        staged.callback(self._discard, f"{name}.zfs")
+        counted = _Counted(source)
+        self._gz.files.write(f"{name}.zfs", counted)
         compression = manifest.compression(counted.start)
-        return manifest.Data(counted.sha1.hexdigest(), counted.size_bytes, compression)
+        data = manifest.Data(counted.sha1.hexdigest(), counted.size_bytes, compression)
+        return data, counted.sha256.digest()
+
+    def _stage_tree(
+        self,
+        staged: contextlib.ExitStack,
+        name: str,
+        source: download.Download,
+        wanted: manifest.Wanted,
+    ) -> manifest.Data:
+        """The files in a tar archive as a ZFS stream of a zone's dataset."""
+        dataset = f"{files.DATASET}/{name}"
+        with contextlib.ExitStack() as unpacked:
+            unpacked.callback(self._discard_dataset, dataset)
+            self._gz.zfs.create(dataset, _SAFE)
+            most_bytes = self._options.staging_quota_gb * _GIB
+            try:
+                self._gz.files.unpack_tree(name, tree.clean(source, most_bytes=most_bytes))
+            except tree.Wrong as error:
+                raise _unacceptable(wanted.glance_id, str(error)) from error
+            except errors.InvalidPayload as error:
+                # what its members say cannot all be true
+                raise _unacceptable(wanted.glance_id, str(error)) from error
+            return self._stage_dataset(staged, name)
 
     def _sweep(self) -> None:
         """Remove what imports that no longer run have left."""
-        volumes = self._gz.zfs.list(files.DATASET, types=("volume",), depth=1)
-        staged = {each.name.rpartition("/")[2] for each in volumes} | set(self._gz.files.list())
+        datasets = self._gz.zfs.list(files.DATASET, types=("filesystem", "volume"), depth=1)
+        staged = {each.name.rpartition("/")[2] for each in datasets} | set(self._gz.files.list())
         for name in sorted(staged):
             found = _STAGED.fullmatch(name)
             with self._guard:
                 leftover = found is not None and found[1] not in self._flights
             if found is not None and leftover:
                 LOG.info("%s is left over from an import that did not end", name)
-                self._discard_volume(_partial(found[1]))
-                self._discard_volume(f"{files.DATASET}/{name}")
+                self._discard_dataset(_partial(found[1]))
+                self._discard_dataset(f"{files.DATASET}/{name}")
                 self._discard(name)
+
+    def _trusts(self, record: Mapping[str, Any]) -> bool:
+        trusted = self._options.trusted_image_owners
+        return ANYONE in trusted or (record.get("owner") or "") in trusted
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asker:
+    """Who asks for an image, and what is particular to them."""
+
+    context: nova_context.RequestContext
+    image_meta: image_metas.ImageMeta
+    trusted_certs: Any
+    #: 0: as large as it likes
+    largest_gib: int
+    wish: download.Wish
 
 
 class _Counted:
@@ -413,152 +566,28 @@ class _Counted:
     def __init__(self, source: Any) -> None:
         self._source = source
         self.sha1 = hashlib.sha1(usedforsecurity=False)
+        self.sha256 = hashlib.sha256()
         self.size_bytes = 0
         self.start = b""
 
     def read(self, size: int = -1, /) -> bytes:
         data: bytes = self._source.read(size)
         self.sha1.update(data)
+        self.sha256.update(data)
         self.size_bytes += len(data)
         if len(self.start) < manifest.MAGIC_BYTES:
             self.start = (self.start + data)[: manifest.MAGIC_BYTES]
         return data
 
 
-class _Download:
-    """An image's bytes on their way from Glance.
-
-    The end is only reported when all of them have come and their hash is right, and Nova has
-    verified the signature if there is one: nothing that is short or wrong is ever installed.
-    A thread of its own speaks with Glance, for nothing else could end a wait for it.
-    """
-
-    def __init__(
-        self,
-        download: Callable[..., object],
-        record: Mapping[str, Any],
-        *,
-        idle_seconds: float,
-    ) -> None:
-        self.size_bytes = int(record["size"])
-        self._id = str(record["id"])
-        self._download = download
-        self._idle = idle_seconds
-        self._hash, self._expected = _hash(record)
-        self._came = 0
-        self._rest = b""
-        self._ended = False
-        # bytes, then None at the end or what went wrong
-        self._queue: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=8)
-        self._given_up = threading.Event()
-
-    def __enter__(self) -> "_Download":
-        threading.Thread(target=self._fetch, name=f"download-{self._id}", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._given_up.set()
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Some of the bytes, at most `size`; b"" is the end."""
-        if not self._rest and not self._ended:
-            self._rest = self._next()
-        data, self._rest = (self._rest, b"") if size < 0 else (self._rest[:size], self._rest[size:])
-        return data
-
-    def write(self, chunk: bytes) -> None:
-        """What Nova calls with the bytes."""
-        if chunk:
-            self._put(chunk)
-
-    def truncate(self, _: int) -> None:
-        """What Nova calls when the signature is wrong; it raises that, too."""
-
-    def _next(self) -> bytes:
-        try:
-            came = self._queue.get(timeout=self._idle)
-        except queue.Empty:
-            raise self._broken(f"nothing came for {self._idle} seconds") from None
-        if isinstance(came, Exception):
-            raise came
-        if came is None:
-            self._ended = True
-            self._verify()
-            return b""
-        self._came += len(came)
-        if self._came > self.size_bytes:
-            raise self._broken(f"more than its {self.size_bytes} bytes came")
-        self._hash.update(came)
-        return came
-
-    def _verify(self) -> None:
-        if self._came < self.size_bytes:
-            raise self._broken(f"only {self._came} of {self.size_bytes} bytes came")
-        if self._hash.hexdigest() != self._expected:
-            raise _unacceptable(
-                self._id, f"its {self._hash.name} is not the one that Glance says it has"
-            )
-
-    def _broken(self, reason: str) -> exception.NovaException:
-        return exception.NovaException(f"Image {self._id} did not come from Glance: {reason}")
-
-    def _fetch(self) -> None:
-        try:
-            self._download(data=self)
-            self._put(None)
-        except _GivenUpError:
-            LOG.debug("Nobody wants the rest of image %s", self._id)
-        except Exception as error:
-            # raised again where the bytes are read
-            with contextlib.suppress(_GivenUpError):
-                self._put(error)
-
-    def _put(self, item: bytes | Exception | None) -> None:
-        while not self._given_up.is_set():
-            with contextlib.suppress(queue.Full):
-                self._queue.put(item, timeout=0.5)
-                return
-        raise _GivenUpError
-
-
-class _GivenUpError(Exception):
-    """The download's reader has gone."""
-
-
-class _Padded:
-    """A source with zeros at its end: a disk takes whole blocks."""
-
-    _BLOCK = 4096
-
-    def __init__(self, source: Any) -> None:
-        self._source = source
-        self._came = 0
-        self._ended = False
-
-    def read(self, size: int = -1, /) -> bytes:
-        data: bytes = b"" if self._ended else self._source.read(size)
-        self._came += len(data)
-        if not data and not self._ended:
-            self._ended = True
-            return b"\0" * (-self._came % self._BLOCK)
-        return data
-
-
-def _hash(record: Mapping[str, Any]) -> tuple[Any, str]:
-    """What to compute, and what must come out."""
-    properties = record.get("properties") or {}
-    for algorithm, expected in (
-        (_either(record, properties, "os_hash_algo"), _either(record, properties, "os_hash_value")),
-        ("md5", record.get("checksum")),
-    ):
-        if expected and algorithm in hashlib.algorithms_available:
-            return hashlib.new(algorithm, usedforsecurity=False), str(expected).lower()
-    raise _unacceptable(str(record["id"]), "Glance has no hash of it, so it cannot be verified")
-
-
-def _either(record: Mapping[str, Any], properties: Mapping[str, Any], name: str) -> Any:
-    # as Glance's own fields, or among the properties: it depends on the schema that it tells
-    return record.get(name) or properties.get(name)
+def _check_kind(wanted: manifest.Wanted, image: payload.Image) -> None:
+    """What a Glance image only names may be anything; and Glance's own are not for naming."""
+    if image.type != wanted.type:
+        raise _unacceptable(
+            wanted.glance_id, f"{image.uuid} is of type {image.type}, not {wanted.type}"
+        )
+    if manifest.TAG in image.tags:
+        raise _unacceptable(wanted.glance_id, f"{image.uuid} has come from Glance: boot that image")
 
 
 def _image(document: imgadm.Manifest) -> payload.Image:
@@ -579,6 +608,19 @@ def _mib(size_bytes: int) -> int:
 
 def _partial(uuid: str) -> str:
     return f"{POOL}/{uuid}-partial"
+
+
+def _signature(record: Mapping[str, Any]) -> str | None:
+    told = (record.get("properties") or {}).get(signing.PROPERTY)
+    return str(told) if told else None
+
+
+def _wished(
+    pieces: Iterable[tuple[int, bytes]], wish: download.Wish
+) -> Iterator[tuple[int, bytes]]:
+    for piece in pieces:
+        wish.ask()
+        yield piece
 
 
 def _time(text: str | None) -> float | None:

@@ -19,7 +19,7 @@ from nova.compute import vm_states
 from nova.scheduler.client import report
 from oslo_log import log
 
-from nova_smartos.operations import guest, image, removal, watch
+from nova_smartos.operations import guest, image, removal, snapshot, watch
 from nova_smartos.smartos import errors, files, node, ps, vms, zfs
 from nova_smartos.translate import identity, metadata
 
@@ -36,7 +36,6 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _DATASET = re.compile(
     rf"{image.POOL}/(?:cores/)?(?P<uuid>{_UUID})(?P<partial>-partial)?(?:-disk\d+)?"
 )
-_SNAPSHOT = re.compile(rf"{image.POOL}/(?P<uuid>{_UUID})(?:-disk\d+)?@(?:vmsnap-)?nova-\S+")
 # states in which no guest of a user has ever run
 _HALF_MADE = frozenset(
     {vms.State.CONFIGURED, vms.State.FAILED, vms.State.INCOMPLETE, vms.State.PROVISIONING}
@@ -71,6 +70,7 @@ class Action(enum.StrEnum):
     DELETE_FOLDER = "delete-folder"
     DELETE_VM = "delete-vm"
     DESTROY_DATASET = "destroy-dataset"
+    DESTROY_SNAPSHOTS = "destroy-snapshots"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,10 +280,11 @@ def _missing(there: Observed, desired: Desired) -> Iterator[Finding]:
 
 def _dataset_findings(there: Observed, desired: Desired) -> Iterator[Finding]:
     vms_there = {vm.uuid: vm for vm in there.vms}
+    exported = {uuid for each in there.datasets if (uuid := snapshot.left_over(each.name))}
+    for uuid in exported & vms_there.keys():
+        if _is_ours(vms_there[uuid], desired.host):
+            yield from _export_finding(uuid, desired.instances.get(uuid))
     for each in there.datasets:
-        if match := _SNAPSHOT.fullmatch(each.name):
-            yield from _snapshot_finding(each.name, match["uuid"], desired)
-            continue
         match = _DATASET.fullmatch(each.name)
         if not match or match["uuid"] in vms_there:
             continue
@@ -315,14 +316,14 @@ def _lone_dataset(name: str, instance: Instance | None, host: str) -> Iterator[F
     )
 
 
-def _snapshot_finding(name: str, uuid: str, desired: Desired) -> Iterator[Finding]:
-    instance = desired.instances.get(uuid)
+def _export_finding(uuid: str, instance: Instance | None) -> Iterator[Finding]:
     if instance is not None and instance.task_state is None:
         yield Finding(
             Kind.SNAPSHOT,
-            name,
-            "a snapshot that Nova made and nothing uses any more",
-            f"zfs destroy {name}",
+            uuid,
+            "what an image of it has left on the node, and none is being made",
+            "restart nova-compute, which takes it away",
+            Action.DESTROY_SNAPSHOTS,
         )
 
 
@@ -344,7 +345,11 @@ def _staging_findings(there: Observed) -> Iterator[Finding]:
         # which files it reads lies beyond what ps shows
         return
     written = " ".join(each.arguments for each in there.processes)
+    mounted = {each.name for each in there.datasets}
     for name in there.files:
+        if snapshot.folder(name) or f"{files.DATASET}/{name}" in mounted:
+            # which the snapshot that it is a clone of tells of, or the dataset
+            continue
         if not name.startswith(metadata.folder("")) and name not in written:
             yield Finding(
                 Kind.FILE,
@@ -354,11 +359,12 @@ def _staging_findings(there: Observed) -> Iterator[Finding]:
             )
     for each in there.datasets:
         name = each.name.removeprefix(f"{files.DATASET}/")
-        if name != each.name and "@" not in name and name not in written:
+        told = snapshot.left_over(each.name) or name in written
+        if name != each.name and "@" not in name and not told:
             yield Finding(
                 Kind.FILE,
                 each.name,
-                "a volume that was staged for an image, and nothing fills it",
+                "a dataset that was staged for an image, and nothing fills it",
                 f"zfs destroy -r {each.name}, or restart nova-compute",
             )
 
@@ -512,6 +518,8 @@ def _do(gz: node.Node, finding: Finding) -> None:
             gz.files.delete_folder(metadata.folder(finding.subject))
         elif finding.action is Action.DELETE_FOLDER:
             gz.files.delete_folder(finding.subject.rpartition("/")[2])
+        elif finding.action is Action.DESTROY_SNAPSHOTS:
+            snapshot.remove_leftovers(gz, finding.subject)
         else:
             # not the clones of others: zfs refuses those
             gz.zfs.destroy(finding.subject, recursive=True)

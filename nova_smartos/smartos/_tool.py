@@ -163,7 +163,10 @@ class Tool:
     ) -> transport.Result:
         """Run a command that reads all of `source`."""
         timeout = transport.Timeout.STREAM
-        command = self._command(*arguments, timeout=timeout, secrets=secrets)
+        return self._feed(source, self._command(*arguments, timeout=timeout, secrets=secrets))
+
+    def _feed(self, source: Readable, command: transport.Command) -> transport.Result:
+        """Run a command on all of `source`."""
         with self._transport.stream(command) as process:
             # a failing source leaves the context: the command is ended, it sees no end of file
             _pour(source, process.stdin)

@@ -29,6 +29,12 @@ TEXTS = (
         "FolderNotFound",
     ),
     *_tool.SPACE,
+    # what a member says cannot be: a link to nothing, a file below a file
+    text(
+        r"gtar: .*: Cannot (?:create symlink|hard link|mkdir|mkfifo|open)\b",
+        errors.InvalidPayload,
+        "Archive",
+    ),
 )
 
 
@@ -43,9 +49,12 @@ class Files(_tool.Tool):
         argv = ("rm", "-f", self._path(name))
         self._run(transport.Command(argv, timeout=transport.Timeout.CHANGE))
 
-    def delete_folder(self, name: str) -> None:
-        """rm -rf FOLDER/NAME: one that is not there is success."""
-        argv = ("rm", "-rf", self._path(name))
+    def delete_folder(self, name: str, inside: str | None = None) -> None:
+        """rm -rf FOLDER/NAME[/INSIDE]: one that is not there is success."""
+        path = self._path(name)
+        if inside is not None:
+            path = f"{path}/{self._operand(inside, 'file name', _NAME)}"
+        argv = ("rm", "-rf", path)
         self._run(transport.Command(argv, timeout=transport.Timeout.CHANGE))
 
     def list(self) -> builtins.list[str]:
@@ -62,6 +71,14 @@ class Files(_tool.Tool):
         argv = ("gtar", "-x", "--recursive-unlink", "-f", "-", "-C", FOLDER)
         self._run(transport.Command(argv, stdin=archive, timeout=transport.Timeout.CHANGE))
 
+    def unpack_tree(self, name: str, archive: _tool.Readable) -> None:
+        """gtar -x -p --numeric-owner -f - -C FOLDER/NAME < ARCHIVE: one whose names are checked.
+
+        FOLDER/NAME is a dataset of its own, so that no link to a file elsewhere can be made.
+        """
+        argv = ("gtar", "-x", "-p", "--numeric-owner", "-f", "-", "-C", self._path(name))
+        self._feed(archive, transport.Command(argv, timeout=transport.Timeout.STREAM))
+
     def write(self, name: str, source: _tool.Readable) -> str:
         """dd of=FOLDER/NAME bs=1048576 < SOURCE: return the path.
 
@@ -71,14 +88,15 @@ class Files(_tool.Tool):
         self._input(source, f"of={path}", "bs=1048576")
         return path
 
-    def write_volume(self, dataset: str, source: _tool.Readable) -> None:
-        """dd of=/dev/zvol/rdsk/DATASET ibs=65536 obs=1048576 < SOURCE: whole blocks of it.
+    def write_volume(self, dataset: str, source: _tool.Readable, *, offset_mib: int = 0) -> None:
+        """dd of=/dev/zvol/rdsk/DATASET ibs=65536 obs=1048576 [seek=MIB] < SOURCE: whole blocks.
 
         What comes through a connection comes in pieces of any size, and a disk takes whole blocks:
         obs= gathers them, bs= would not.
         """
         device = f"/dev/zvol/rdsk/{self._operand(dataset, 'dataset', _DATASET)}"
-        self._input(source, f"of={device}", "ibs=65536", "obs=1048576")
+        seek = (f"seek={offset_mib}",) if offset_mib else ()
+        self._input(source, f"of={device}", "ibs=65536", "obs=1048576", *seek)
 
     def _path(self, name: str) -> str:
         return f"{FOLDER}/{self._operand(name, 'file name', _NAME)}"

@@ -3,7 +3,8 @@
 
 A tenant writes the name and the properties of an image. What is taken from them is listed here,
 and the uuid is never theirs: it follows from the Glance image, so that none can stand in for
-another one's.
+another one's. The one exception, an image of the operator's image server, is for those whom the
+operator trusts.
 """
 
 import dataclasses
@@ -25,9 +26,17 @@ SIZE_PROPERTY = "smartos_image_size"
 #: The manifest's tag that marks a node image as brought by us; its value is the Glance image's id.
 TAG = "nova:image"
 TYPES = ("zone-dataset", "lx-dataset", "zvol")
+#: Image property: what the file of an image with a type is.
+FORMAT_PROPERTY = "smartos_image_format"
+#: Image property: the image of the operator's image server that Glance's only names.
+UUID_PROPERTY = "smartos_image_uuid"
+#: What the file of a Glance image can be; of a published image it is not looked at.
+QCOW2, RAW, TAR, ZFS = "qcow2", "raw", "tar", "zfs"
+PUBLISHED = "published"
 
 MIB = 1 << 20
 _NAMESPACE = uuid_module.UUID("5b1f6a0e-6c5e-5d0a-9c39-2f9c6d0f7f4e")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NO_OWNER = str(uuid_module.UUID(int=0))
 # By their first bytes: what imgadm passes through the program of this name.
 _COMPRESSIONS = {"bzip2": b"BZh", "gzip": b"\x1f\x8b\x08", "xz": b"\xfd7zXZ\x00"}
@@ -51,8 +60,9 @@ class Wanted:
     uuid: str
     glance_id: str
     type: str
-    #: The file is the disk itself; otherwise it is a ZFS stream.
-    raw: bool
+    #: What the file is: a ZFS stream, a tar archive of a zone's files, a disk, raw or as qcow2;
+    #: or PUBLISHED, and the node brings it itself.
+    format: str
     #: Of a ZFS stream of a zvol, in MiB.
     size_mib: int | None
     tags: Mapping[str, str]
@@ -118,27 +128,43 @@ def wanted(image_meta: image_metas.ImageMeta, properties: Mapping[str, Any]) -> 
     """
     glance_id = str(image_meta.id)
     type_ = properties.get(TYPE_PROPERTY)
-    raw = type_ is None
     if type_ is not None and type_ not in TYPES:
         raise _unacceptable(
             glance_id, f"{TYPE_PROPERTY} is {type_!r}, it must be one of {', '.join(TYPES)}"
         )
-    disk_format = _value(image_meta, "disk_format") or "raw"
-    if disk_format != "raw":
+    disk_format = _value(image_meta, "disk_format") or RAW
+    fitting = (RAW, QCOW2) if type_ is None else (RAW,)
+    if disk_format not in fitting:
+        what = "a disk" if type_ is None else "a ZFS stream or a tar archive"
         raise _unacceptable(
-            glance_id,
-            f"its disk_format is {disk_format}: raw is needed, for a disk as for a ZFS stream",
+            glance_id, f"its disk_format is {disk_format}: for {what} it is {' or '.join(fitting)}"
         )
     container_format = _value(image_meta, "container_format") or "bare"
     if container_format != "bare":
         raise _unacceptable(
             glance_id, f"its container_format is {container_format}: bare is needed"
         )
+    if type_ is None and FORMAT_PROPERTY in properties:
+        raise _unacceptable(glance_id, f"{FORMAT_PROPERTY} needs {TYPE_PROPERTY}")
+    if UUID_PROPERTY in properties:
+        return _published(glance_id, type_, properties)
     size_mib = _stream_size(glance_id, properties) if type_ == "zvol" else None
     tags = metadata.image_tags(properties)
-    identity = [glance_id, _value(image_meta, "checksum"), type_, size_mib, tags]
+    format_ = disk_format if type_ is None else _format(glance_id, type_, properties)
+    identity = [glance_id, _value(image_meta, "checksum"), type_, format_, size_mib, tags]
     uuid = uuid_module.uuid5(_NAMESPACE, json.dumps(identity, sort_keys=True))
-    return Wanted(str(uuid), glance_id, type_ or "zvol", raw, size_mib, tags)
+    return Wanted(str(uuid), glance_id, type_ or "zvol", format_, size_mib, tags)
+
+
+def _format(glance_id: str, type_: str, properties: Mapping[str, Any]) -> str:
+    told = str(properties.get(FORMAT_PROPERTY) or ZFS)
+    fitting = (ZFS,) if type_ == "zvol" else (TAR, ZFS)
+    if told not in fitting:
+        raise _unacceptable(
+            glance_id,
+            f"{FORMAT_PROPERTY} is {told!r}, for a {type_} it must be {' or '.join(fitting)}",
+        )
+    return told
 
 
 def _owner(owner: object) -> str:
@@ -147,6 +173,17 @@ def _owner(owner: object) -> str:
         return str(uuid_module.UUID(str(owner)))
     except ValueError:
         return _NO_OWNER
+
+
+def _published(glance_id: str, type_: str | None, properties: Mapping[str, Any]) -> Wanted:
+    uuid = str(properties[UUID_PROPERTY])
+    if not _UUID.fullmatch(uuid):
+        raise _unacceptable(glance_id, f"{UUID_PROPERTY} is {uuid!r}, which is no uuid")
+    if type_ is None or FORMAT_PROPERTY in properties:
+        raise _unacceptable(
+            glance_id, f"{UUID_PROPERTY} needs {TYPE_PROPERTY}, and no {FORMAT_PROPERTY}"
+        )
+    return Wanted(uuid, glance_id, type_, PUBLISHED, None, {})
 
 
 def _stream_size(glance_id: str, properties: Mapping[str, Any]) -> int:

@@ -183,14 +183,32 @@ TABLE = tuple(
                 "internal_metadata.cloudinit_datasource", flavor=False, image=True,
             ),
             Property(
+                "image_format", _word(("tar", "zfs")), ALL,
+                "What the file of an image with a type is: a ZFS stream, or a tar archive of a "
+                "zone's files, which needs no trusted owner. Without it zfs.",
+                "-", flavor=False, image=True, only={"tar": ZONES, "zfs": ALL},
+            ),
+            Property(
                 "image_type", _word(IMAGE_TYPES), ALL,
                 "The image is a ZFS stream: of a zone's files, of a Linux tree for lx, or of a "
-                "disk. Without it, it is a raw disk.",
+                "disk. Without it, it is a disk, raw or qcow2.",
                 "-", flavor=False, image=True,
             ),
             Property(
                 "image_size", _integer(1, _LIMIT), HVM,
                 "MiB that the disk in a ZFS stream has; zvol streams need it.",
+                "-", flavor=False, image=True,
+            ),
+            Property(
+                "signature", _text(r"[0-9a-f]{64}", "64 hexadecimal digits"), ALL,
+                "The driver's own signature over a ZFS stream that it has made of a server. One "
+                "that is right makes up for an owner whom the operator does not trust.",
+                "-", flavor=False, image=True,
+            ),
+            Property(
+                "image_uuid", _text(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", "a uuid"), ALL,
+                "The node brings this image from the operator's image server; Glance's own bytes "
+                "are not read. Its owner must be one whom the operator trusts.",
                 "-", flavor=False, image=True,
             ),
             # processors

@@ -36,6 +36,8 @@ def _dd(process: process_module.Process) -> int:
         operands = blocks.Operands.parse(process.argv[1:])
     except ValueError as error:
         raise process_module.Failed(str(error), 2) from None
+    if operands.offset:
+        raise process_module.Failed("seek= is not emulated", 2)
     with contextlib.ExitStack() as stack:
         source, target = process.stdin, process.stdout
         if operands.source is not None:

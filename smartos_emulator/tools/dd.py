@@ -9,7 +9,7 @@ from smartos_emulator import call as call_module
 
 
 def main(call: call_module.Call) -> int:
-    """dd [if=FILE] [of=FILE] [bs=N] [count=N]"""
+    """dd [if=FILE] [of=FILE] [bs=N | ibs=N obs=N] [count=N] [seek=N]"""
     try:
         operands = blocks.Operands.parse(call.argv[1:])
     except ValueError as error:
@@ -20,7 +20,7 @@ def main(call: call_module.Call) -> int:
             if operands.source is not None:
                 source = stack.enter_context(_opened(call, operands.source, "rb"))
             if operands.target is not None:
-                target = stack.enter_context(_target(call, operands.target))
+                target = stack.enter_context(_target(call, operands.target, operands.offset))
             said = operands.copy(source, target)
     except BrokenPipeError:
         raise
@@ -30,9 +30,13 @@ def main(call: call_module.Call) -> int:
     return 0
 
 
-def _target(call: call_module.Call, path: str) -> typing.Any:
+def _target(call: call_module.Call, path: str, offset: int) -> typing.Any:
     # A volume keeps its size, and what is not written over.
-    file = _opened(call, path, "r+b" if path.startswith("/dev/zvol/") else "wb")
+    volume = path.startswith("/dev/zvol/")
+    if offset and not volume:
+        raise call_module.Exit(2, "dd: seek= is emulated for volumes only\n")
+    file = _opened(call, path, "r+b" if volume else "wb")
+    file.seek(offset)
     dataset = call.node.storage.dataset_at(call.host_path(path))
     return file if dataset is None else counted.File(call.node.storage, dataset, file)
 

@@ -4,6 +4,7 @@
 import hashlib
 import io
 import json
+import tarfile
 import uuid
 
 import pytest
@@ -102,21 +103,22 @@ def test_a_raw_disk_becomes_an_image(target):
     node, wanted = target.node, str(uuid.uuid4())
     name, volume = f"nst-{wanted}", f"{files.DATASET}/nst-{wanted}"
     try:
-        node.zfs.create(volume, sparse=True, volsize_bytes=1 << 20)
+        node.zfs.create(volume, sparse=True, volsize_bytes=3 << 20)
         node.files.write_volume(volume, io.BytesIO(b"disk" * 1024))
+        node.files.write_volume(volume, io.BytesIO(b"more" * 1024), offset_mib=2)
         node.zfs.snapshot(f"{volume}@final")
         with node.zfs.send(f"{volume}@final") as sent:
             stream = sent.read()
         document = manifest_of(wanted, "zvol", stream)
         document |= {"nic_driver": "virtio", "disk_driver": "virtio", "cpu_type": "host"}
-        document["image_size"] = 1
+        document["image_size"] = 3
         text = io.BytesIO(json.dumps(document).encode())
         manifest_path = node.files.write(f"{name}.json", text)
         node.imgadm.install(manifest_path, node.files.write(f"{name}.zfs", io.BytesIO(stream)))
-        assert node.imgadm.get(wanted).manifest.image_size_mib == 1
+        assert node.imgadm.get(wanted).manifest.image_size_mib == 3
         assert node.zfs.get(f"zones/{wanted}", "type", "volsize") == {
             "type": "volume",
-            "volsize": str(1 << 20),
+            "volsize": str(3 << 20),
         }
         node.imgadm.delete(wanted)
     finally:
@@ -171,6 +173,33 @@ def test_a_vm_is_a_clone(target, create, image):
     vm = target.node.vmadm.get(create("joyent-minimal", autoboot=False))
     origin = target.node.zfs.get(vm.zfs_filesystem, "origin")["origin"]
     assert origin == f"zones/{image('zone')}@final"
+
+
+@pytest.mark.known("unverified")
+@pytest.mark.usefixtures("folder")
+def test_a_tree_of_files_becomes_a_dataset(target):
+    """gtar unpacks into a dataset of its own, setuid bits included, where they mean nothing."""
+    node, name = target.node, f"nst-{uuid.uuid4()}"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as made:
+        for path, mode in (("root/bin/su", 0o4755), ("root/bin/" + "long" * 40, 0o644)):
+            member = tarfile.TarInfo(path)
+            member.mode, member.size = mode, 3
+            made.addfile(member, io.BytesIO(b"abc"))
+        member = tarfile.TarInfo("root/sbin")
+        member.type, member.linkname = tarfile.SYMTYPE, "/bin"
+        made.addfile(member)
+    archive.seek(0)
+    node.zfs.create(f"{files.DATASET}/{name}", {"setuid": "off", "devices": "off", "exec": "off"})
+    try:
+        node.files.unpack_tree(name, archive)
+        root = f"{files.FOLDER}/{name}/root"
+        shown = target.run("ls", "-ldn", f"{root}/bin/su", f"{root}/sbin").stdout.splitlines()
+        assert [line[:10] for line in shown] == ["-rwsr-xr-x", "lrwxrwxrwx"]
+        listed = target.run("ls", "-1", f"{root}/bin").stdout.split()
+        assert sorted(listed) == ["long" * 40, "su"]
+    finally:
+        node.zfs.destroy(f"{files.DATASET}/{name}", recursive=True)
 
 
 @pytest.mark.known("recorded")

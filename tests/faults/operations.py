@@ -3,7 +3,10 @@
 
 import dataclasses
 import functools
+import hashlib
+import io
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 
@@ -13,8 +16,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from nova.compute import power_state, task_states, vm_states
 
+from nova_smartos import conf as smartos_conf
+from nova_smartos.operations import signing
 from nova_smartos.smartos import errors, vms
 from tests import waits
+from tests.functional import cloud, images
 
 _SECONDS = 5.0
 
@@ -80,6 +86,8 @@ class Operation:
             return "" if self.wanted is None else "there is no VM"
         if self.wanted is None:
             return "the VM is still there"
+        if server.made is not None and (found := _wrong_image(world, server)):
+            return found
         state = world.driver.get_info(server.instance, use_cache=False).state
         if state != self.wanted:
             return f"power state {state} instead of {self.wanted}; the VM is {vm.state}"
@@ -235,6 +243,34 @@ def _root(world: worlds.World, server: worlds.Server) -> str:
     return str(world.gz.zfs.get(name, "guid")["guid"])
 
 
+def _wrong_image(world: worlds.World, server: worlds.Server) -> str:
+    """What is wrong with the image that was made of it."""
+    if not server.made:
+        return "there is no image"
+    # what could not be taken away then is taken away by Nova's next look at images
+    world.driver.manage_image_cache(world.context, [])
+    image = world.glance.show(None, server.made)
+    data = world.glance.data(server.made)
+    begun = [each for each in world.gz.zfs.list(types=("all",)) if "nova-image" in each.name]
+    if begun:
+        return f"the node keeps {begun}"
+    if len(data) != image["size"] or image["status"] != "active":
+        return f"{len(data)} bytes are there, but Glance says {image}"
+    signature = image["properties"].get(signing.PROPERTY)
+    signer = signing.Signer(cloud.CONF[smartos_conf.GROUP])
+    type_ = image["properties"]["smartos_image_type"]
+    if not signature or not signer.valid(signature, hashlib.sha256(data).digest(), type_):
+        return f"its signature is {signature}"
+    # what zfs itself takes for one whole stream
+    target = f"zones/nst-{uuid.uuid4()}"
+    try:
+        world.gz.zfs.receive(io.BytesIO(data), target)
+    except errors.ToolError as error:
+        return f"zfs does not take it: {error}"
+    world.gz.zfs.destroy(target, recursive=True)
+    return ""
+
+
 def _rebuild(world: worlds.World, server: worlds.Server, *, preserve: bool) -> None:
     _task(server, task_states.REBUILDING)
     world.driver.rebuild(
@@ -309,6 +345,36 @@ def unrescue(world: worlds.World, server: worlds.Server) -> None:
     server.instance.save()
 
 
+def snapshot(world: worlds.World, server: worlds.Server) -> None:
+    """Make an image of it; whoever tries again does so with another image, as Nova does."""
+    made = world.glance.create(
+        None, images.document("nst-made", {}, status="queued", owner=worlds.PROJECT)
+    )
+    server.made = str(made["id"])
+
+    def update_task_state(task_state: str, expected_state: str | None = None) -> None:
+        _task(server, task_state)
+
+    try:
+        world.driver.snapshot(world.context, server.instance, server.made, update_task_state)
+    except BaseException:
+        world.glance.delete(None, server.made)
+        server.made = ""
+        raise
+    finally:
+        _task(server, None)
+    # a node that boots keeps nobody's image from its success, but cannot be asked about it
+    waits.until(lambda: _answers(world), "the node to be up")
+
+
+def _answers(world: worlds.World) -> bool:
+    try:
+        world.gz.uptime.get()
+    except errors.SmartOSError:
+        return False
+    return True
+
+
 def restart(world: worlds.World, _server: worlds.Server) -> None:
     """nova-compute ends and begins."""
     world.stop()
@@ -323,7 +389,9 @@ def _task(server: worlds.Server, state: str | None) -> None:
 ZONE = Guest("zone", "zone")
 MINIMAL = Guest("minimal", "minimal", {"smartos:brand": "joyent-minimal"})
 LX = Guest("lx", "lx")
+LX_TREE = Guest("lx-tree", "tree", new_image=True)
 BHYVE = Guest("bhyve", "disk")
+BHYVE_QCOW2 = Guest("bhyve-qcow2", "qcow2", new_image=True)
 KVM = Guest("kvm", "disk", {"smartos:brand": "kvm"})
 GUESTS = (ZONE, MINIMAL, LX, BHYVE, KVM)
 HELD = Guest("held", "zone", {"smartos:indestructible_zoneroot": "true"})
@@ -342,6 +410,8 @@ def _all() -> Iterator[Operation]:
         for guest in guests:
             name = f"launch-{guest.name}{suffix}"
             yield Operation(name, guest, (), launch, ON, launches=True)
+    for guest in (BHYVE_QCOW2, LX_TREE):
+        yield Operation(f"launch-{guest.name}", guest, (), launch, ON, launches=True)
     for guest in (*GUESTS, HELD, driven[0]):
         name = f"delete-{guest.name}{'-drive' if guest.drive else ''}"
         yield Operation(name, guest, (launch,), delete, None)
@@ -374,6 +444,8 @@ def _all() -> Iterator[Operation]:
         yield Operation(f"password-{guest.name}", guest, (launch,), password, ON)
     for guest in (BHYVE, KVM):
         yield Operation(f"crash-dump-{guest.name}", guest, (launch,), crash_dump, ON)
+    for guest in (ZONE, LX, BHYVE, KVM):
+        yield Operation(f"snapshot-{guest.name}", guest, (launch,), snapshot, ON)
     yield Operation("pause-kvm", KVM, (launch,), pause, power_state.PAUSED)
     yield Operation("unpause-kvm", KVM, (launch, pause), unpause, ON)
     yield Operation("resume-on-boot-zone", ZONE, (launch, stop), resume_on_boot, ON)

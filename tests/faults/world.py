@@ -13,7 +13,7 @@ from typing import Any
 
 import fixtures
 
-from tests import emulated, openstack, waits
+from tests import emulated, openstack, qcow2_files, waits
 from tests.faults import transport as faulty
 from tests.functional import cloud, images
 
@@ -31,7 +31,7 @@ with warnings.catch_warnings():
 
 from nova_smartos import conf as smartos_conf
 from nova_smartos import driver as driver_module
-from nova_smartos.operations import build, interface, power, reconcile, watch
+from nova_smartos.operations import build, interface, power, reconcile, signing, watch
 from nova_smartos.smartos import node as node_module
 from smartos_emulator import cli
 
@@ -76,6 +76,8 @@ class Server:
     network: Any
     #: what ZFS calls the root that a rebuild is to replace
     root: str = ""
+    #: the image in Glance that was made of it; "" when that failed
+    made: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +135,9 @@ class World(fixtures.Fixture):
         options = {**cloud.connection(self.node), "trusted_image_owners": ["*"]}
         options["network_mappings"] = ["*:*:external"]
         options["spool_directory"] = str(state / "spool")
+        key = state / "signing-key"
+        key.write_text("a key of the cloud's own, of 32 bytes and more")
+        options[signing.OPTION] = str(key)
         for name, value in options.items():
             cloud.CONF.set_override(name, value, smartos_conf.GROUP)
         self.scaffold.stub_out("nova_smartos.conf.connect", self._connect)
@@ -226,17 +231,29 @@ class World(fixtures.Fixture):
     def image(self, kind: str, *, new: bool = False) -> Any:
         """The ImageMeta of a small image, one of its own if wanted."""
         if kind not in self._bytes:
-            found = images.disk(8) if kind == "disk" else None
-            self._bytes[kind] = (
-                ({}, found) if found else images.stream(self.node, self.folder, kind)
-            )
+            self._bytes[kind] = self._made(kind)
         found = None if new else self._images.get(kind)
         if found is None:
             properties, data = self._bytes[kind]
-            found = images.upload(self.glance, data, properties, name=f"nst-{kind}")
+            form = "qcow2" if kind == "qcow2" else "raw"
+            found = images.upload(
+                self.glance, data, properties, name=f"nst-{kind}", disk_format=form
+            )
         if not new:
             self._images[kind] = found
         return objects.ImageMeta.from_dict(self.glance.show(None, found))
+
+    def _made(self, kind: str) -> tuple[dict[str, str], bytes]:
+        """The properties and the bytes of a small image."""
+        if kind == "disk":
+            return {}, images.disk(8)
+        if kind == "qcow2":
+            # with a hole that is not sent
+            return {}, qcow2_files.made(images.disk(1).ljust(40 * images.MIB, b"\0") + b"end")
+        if kind == "tree":
+            properties = {"smartos_image_type": "lx-dataset", "smartos_image_format": "tar"}
+            return properties, images.tree({"etc/os-release": b"ID=debian\n"})
+        return images.stream(self.node, self.folder, kind)
 
     def server(
         self,

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import pathlib
+import tarfile
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from tests import emulated
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    from nova import exception
     from nova.tests import fixtures as nova_fixtures
 
 CHUNK = 65536
@@ -30,8 +32,38 @@ class Glance(nova_fixtures.GlanceFixture):
 
     def create(self, context: Any, metadata: dict[str, Any], data: Any = None) -> dict[str, Any]:
         image: dict[str, Any] = super().create(context, metadata, data)
+        if not data and "status" not in metadata:
+            image["status"] = "queued"
         if data:
             image.update(facts(self._imagedata[image["id"]]))
+        return image
+
+    def detail(self, context: Any, **wanted: Any) -> list[dict[str, Any]]:
+        filters = {
+            name.removeprefix("property-"): value
+            for name, value in (wanted.get("filters") or {}).items()
+            if name.startswith("property-")
+        }
+        found: list[dict[str, Any]] = super().detail(context)
+        # of several with one time of creation, the newest first
+        return [each for each in reversed(found) if filters.items() <= each["properties"].items()]
+
+    def update(
+        self,
+        context: Any,
+        image_id: str,
+        metadata: dict[str, Any],
+        data: Any = None,
+        purge_props: bool = False,
+    ) -> dict[str, Any]:
+        image: dict[str, Any] = super().update(context, image_id, metadata, purge_props=purge_props)
+        if data is not None:
+            # as Glance's client reads, and Glance keeps nothing of what does not come to its end
+            pieces = list(iter(lambda: data.read(CHUNK), b""))
+            if image_id not in self.images:
+                raise exception.ImageNotFound(image_id=image_id)
+            self._imagedata[image_id] = b"".join(pieces)
+            image.update(facts(self._imagedata[image_id]), status="active")
         return image
 
     def data(self, image_id: str) -> bytes:
@@ -108,6 +140,21 @@ def stream(
     if "image_size" in manifest:
         properties["smartos_image_size"] = str(manifest["image_size"])
     return properties, pathlib.Path(f"{base}.zfs.gz").read_bytes()
+
+
+def tree(files: Mapping[str, bytes]) -> bytes:
+    """A tar archive of a small system, compressed."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w:gz") as archive:
+        for folder in ("etc", "root", "tmp", "usr/bin", "var/adm", "var/log", "var/svc/log"):
+            made = tarfile.TarInfo(f"./{folder}")
+            made.type, made.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(made)
+        for name, data in files.items():
+            made = tarfile.TarInfo(f"./{name}")
+            made.size, made.mode = len(data), 0o755
+            archive.addfile(made, io.BytesIO(data))
+    return target.getvalue()
 
 
 def upload(glance: Glance, data: bytes, properties: Mapping[str, str], **fields: Any) -> str:

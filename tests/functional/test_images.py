@@ -3,12 +3,15 @@
 
 import concurrent.futures
 import hashlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from nova import context as nova_context
 
+from nova_smartos.operations import download
+from tests import qcow2_files, waits
 from tests.functional import cloud as cloud_module
 from tests.functional import images
 
@@ -68,6 +71,67 @@ def test_a_machine_from_a_raw_disk(cloud: cloud_module.Cloud) -> None:
     cloud.delete(server)
 
 
+def test_a_machine_from_a_qcow2_disk(cloud: cloud_module.Cloud) -> None:
+    """What is in the file is what the machine boots from."""
+    data = images.disk(8)
+    file = qcow2_files.made(data, compressed=True)
+    image = images.upload(cloud.glance, file, {}, disk_format="qcow2")
+    server = cloud.boot(image=image)
+    disk = cloud.vm(server)["disks"][0]
+    assert (disk["image_size"], node_images(cloud)[disk["image_uuid"]]) == (8, image)
+    held = cloud.node.directory / "root/dev/zvol/rdsk" / disk["zfs_filesystem"]
+    with held.open("rb") as opened:
+        assert opened.read(len(data)) == data
+    assert leftovers(cloud) == []
+    cloud.delete(server)
+
+
+def test_a_disk_that_claims_more_than_the_flavor_has(cloud: cloud_module.Cloud) -> None:
+    file = qcow2_files.made(b"disk" * 999, size_bytes=1 << 50)
+    image = images.upload(cloud.glance, file, {}, disk_format="qcow2")
+    server = cloud.wait(cloud.boot(image=image, wait=None), "ERROR")
+    assert "too small for requested image" in server["fault"]["message"]
+    assert image not in node_images(cloud).values() and leftovers(cloud) == []
+    cloud.delete(server)
+
+
+def test_an_lx_zone_from_a_tree_of_anybodys(cloud: cloud_module.Cloud) -> None:
+    data = images.tree({"etc/os-release": b"ID=alpine\n", "etc/motd": b"hello\n"})
+    properties = {"smartos_image_type": "lx-dataset", "smartos_image_format": "tar"}
+    image = images.upload(cloud.glance, data, properties, owner="b" * 32)
+    server = cloud.boot(image=image)
+    vm = cloud.vm(server)
+    assert (vm["brand"], node_images(cloud)[vm["image_uuid"]]) == ("lx", image)
+    assert cloud.node.tool("zlogin", server["id"], "cat", "/etc/motd") == "hello\n"
+    assert leftovers(cloud) == []
+    cloud.delete(server)
+
+
+def test_a_user_who_deletes_the_server_while_its_image_comes(
+    cloud: cloud_module.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import ends, and the delete does not wait for what would still have come."""
+    monkeypatch.setattr(download, "ASK_SECONDS", 0.1)
+    image = images.upload(cloud.glance, images.disk(1), {})
+    over = threading.Event()
+    whole = cloud.glance.pieces
+
+    def pieces(image_id: str) -> Iterator[bytes]:
+        for piece in whole(image_id):
+            yield piece
+            if image_id == image:
+                assert over.wait(waits.SECONDS)
+
+    monkeypatch.setattr(cloud.glance, "pieces", pieces)
+    try:
+        server = cloud.boot(image=image, wait=None)
+        waits.until(lambda: cloud.glance.downloads.get(image), "the image to come")
+        cloud.delete(server)
+    finally:
+        over.set()
+    assert image not in node_images(cloud).values() and leftovers(cloud) == []
+
+
 def test_many_boots_bring_an_image_once(
     cloud: cloud_module.Cloud, stream: tuple[dict[str, str], bytes]
 ) -> None:
@@ -84,7 +148,7 @@ def test_many_boots_bring_an_image_once(
     ("fields", "says"),
     [
         ({"owner": "b" * 32}, "trusted_image_owners"),
-        ({"disk_format": "qcow2"}, "disk_format is qcow2"),
+        ({"disk_format": "vmdk"}, "disk_format is vmdk"),
         ({"container_format": "docker"}, "container_format is docker"),
     ],
 )

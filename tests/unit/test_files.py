@@ -57,6 +57,7 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
     for call in (
         lambda: tool.delete(name),
         lambda: tool.delete_folder(name),
+        lambda: tool.unpack_tree(name, io.BytesIO()),
         lambda: tool.write(name, io.BytesIO()),
     ):
         with pytest.raises(errors.InvalidPayload):
@@ -75,6 +76,13 @@ def test_an_archive_is_unpacked() -> None:
     [
         ("gtar: /zones/nova-smartos: Cannot open: No such file or directory\n", errors.NotFound),
         ("gtar: drive-1/a: Cannot write: No space left on device\n", errors.NoSpace),
+        ("gtar: a/b c: Cannot mkdir: No space left on device\n", errors.NoSpace),
+        ("gtar: a/b c: Cannot mkdir: Not a directory\n", errors.InvalidPayload),
+        (
+            "gtar: x: Cannot hard link to `etc/y': No such file or directory\n"
+            "gtar: Exiting with failure status due to previous errors\n",
+            errors.InvalidPayload,
+        ),
     ],
 )
 def test_an_archive_that_cannot_be_unpacked(stderr: str, error: type[errors.ToolError]) -> None:
@@ -82,6 +90,14 @@ def test_an_archive_that_cannot_be_unpacked(stderr: str, error: type[errors.Tool
     with fake_transport.expecting(*command, stderr=stderr, returncode=2) as carrier:
         with pytest.raises(error):
             files.Files(carrier).unpack(b"archive")
+
+
+def test_a_tree_is_unpacked_where_it_belongs() -> None:
+    folder = "/zones/nova-smartos/image-1"
+    command = ("gtar", "-x", "-p", "--numeric-owner", "-f", "-", "-C", folder)
+    with fake_transport.expecting(*command) as carrier:
+        files.Files(carrier).unpack_tree("image-1", io.BytesIO(b"archive"))
+    assert carrier.processes[0].stdin.getvalue() == b"archive"
 
 
 def test_a_folder_is_deleted() -> None:
@@ -97,6 +113,12 @@ def test_a_disk_is_written(volume: str) -> None:
     command = ("dd", f"of=/dev/zvol/rdsk/{volume}", "ibs=65536", "obs=1048576")
     with fake_transport.expecting(*command) as carrier:
         files.Files(carrier).write_volume(volume, io.BytesIO(b"x"))
+
+
+def test_a_disk_is_written_from_some_mib_on() -> None:
+    command = ("dd", "of=/dev/zvol/rdsk/zones/nova-smartos/raw", "ibs=65536", "obs=1048576")
+    with fake_transport.expecting(*command, "seek=40") as carrier:
+        files.Files(carrier).write_volume("zones/nova-smartos/raw", io.BytesIO(b"x"), offset_mib=40)
 
 
 @pytest.mark.parametrize(

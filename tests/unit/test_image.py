@@ -4,12 +4,15 @@
 import bz2
 import contextlib
 import dataclasses
+import functools
 import gzip
 import hashlib
+import http.server
 import io
 import json
 import lzma
 import pathlib
+import tarfile
 import threading
 import time
 import types
@@ -23,7 +26,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from tests import emulated, openstack, waits
+from tests import emulated, openstack, qcow2_files, waits
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -33,7 +36,7 @@ with warnings.catch_warnings():
 
     from tests.functional import images as small_images
 
-from nova_smartos.operations import image
+from nova_smartos.operations import download, image, signing
 from nova_smartos.smartos import errors, files, node, transport
 from nova_smartos.translate import manifest
 from smartos_emulator.imgadm import manifest as imgadm_rules
@@ -44,6 +47,7 @@ PROJECT = "6f70656e737461636b20342065766572"
 CONTEXT = nova_context.RequestContext("user", PROJECT, is_admin=False)
 STREAM = {"smartos_image_type": "zone-dataset"}
 SECONDS = 60
+MIB = 1 << 20
 
 
 class Glance:
@@ -132,8 +136,8 @@ class Place:
         self.images.start()
         return self.images
 
-    def ensure(self, image_id: str, context: Any = CONTEXT) -> Any:
-        return self.images.ensure(context, *self.glance.asked(image_id))
+    def ensure(self, image_id: str, context: Any = CONTEXT, **options: Any) -> Any:
+        return self.images.ensure(context, *self.glance.asked(image_id), **options)
 
     def datasets(self) -> set[str]:
         """All datasets and snapshots, with those that come and go with the node's VMs."""
@@ -159,10 +163,15 @@ def stream(emulated_node: emulated.EmulatedNode, tmp_path_factory: Any) -> bytes
 
 
 @pytest.fixture
-def place(emulated_node: emulated.EmulatedNode) -> Iterator[Place]:
+def place(emulated_node: emulated.EmulatedNode, tmp_path: pathlib.Path) -> Iterator[Place]:
     carrier = Wrapped(transport.Local(tool_path=emulated_node.tools))
     options = types.SimpleNamespace(
-        staging_quota_gb=10, stream_idle_timeout=30, trusted_image_owners=[PROJECT]
+        conversion_directory=str(tmp_path),
+        image_server=None,
+        image_signing_key_file=None,
+        staging_quota_gb=10,
+        stream_idle_timeout=30,
+        trusted_image_owners=[PROJECT],
     )
     gz, glance = node.Node(carrier), Glance()
     images = image.Images(gz, options, glance_api=glance)
@@ -201,12 +210,30 @@ def test_the_kind_of_an_image(properties: dict[str, str], kind: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "properties", "says"),
     [
-        ({"disk_format": "qcow2"}, {}, "disk_format is qcow2"),
+        ({"disk_format": "vmdk"}, {}, "disk_format is vmdk: for a disk it is raw or qcow2"),
+        (
+            {"disk_format": "qcow2"},
+            STREAM,
+            "disk_format is qcow2: for a ZFS stream or a tar archive",
+        ),
         ({"disk_format": "iso"}, STREAM, "disk_format is iso"),
         ({"container_format": "ovf"}, {}, "container_format is ovf"),
         ({}, {"smartos_image_type": "docker"}, "zone-dataset, lx-dataset, zvol"),
         ({}, {"smartos_image_type": ""}, "smartos_image_type"),
         ({}, {"smartos_image_type": "zvol"}, "smartos_image_size"),
+        ({}, {"smartos_image_format": "tar"}, "smartos_image_format needs smartos_image_type"),
+        ({}, {**STREAM, "smartos_image_uuid": "../x"}, "is no uuid"),
+        ({}, {"smartos_image_uuid": str(uuid.UUID(int=1))}, "needs smartos_image_type"),
+        ({}, {**STREAM, "smartos_image_format": "zip"}, "must be tar or zfs"),
+        (
+            {},
+            {
+                "smartos_image_type": "zvol",
+                "smartos_image_size": "1",
+                "smartos_image_format": "tar",
+            },
+            "for a zvol it must be zfs",
+        ),
         ({}, {"smartos_image_type": "zvol", "smartos_image_size": "-1"}, "'-1'"),
         ({}, {"smartos_image_type": "zvol", "smartos_image_size": "²"}, "smartos_image_size"),
     ],
@@ -228,8 +255,10 @@ def test_the_uuid_is_that_of_the_content_and_of_nothing_that_a_tenant_says() -> 
         manifest.wanted(_meta(), {"smartos_image_type": "lx-dataset"}).uuid,
         manifest.wanted(_meta(), {**STREAM, "smartos_cloudinit_datasource": "nocloud"}).uuid,
         manifest.wanted(_meta(), {}).uuid,
+        manifest.wanted(_meta(disk_format="qcow2"), {}).uuid,
+        manifest.wanted(_meta(), {**STREAM, "smartos_image_format": "tar"}).uuid,
     ]
-    assert len({wanted, *others}) == 6
+    assert len({wanted, *others}) == 8
 
 
 TEXTS = strategies.text(max_size=700)
@@ -305,6 +334,102 @@ def test_a_raw_disk_of_any_size(place: Place, size: int) -> None:
     place.clean()
 
 
+def disk_of(place: Place, uuid_: str) -> bytes:
+    """What a VM that is made of an image finds on its disk."""
+    place.node.zfs.clone(f"zones/{uuid_}@final", "zones/nst-clone")
+    try:
+        return (place.emulated.directory / "root/dev/zvol/rdsk/zones/nst-clone").read_bytes()
+    finally:
+        place.node.zfs.destroy("zones/nst-clone")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_qcow2_disk(place: Place, tmp_path: pathlib.Path, *, compressed: bool) -> None:
+    """It becomes the disk in it, holes and all; what it was kept in meanwhile is gone."""
+    held = b"begin".ljust(2 << 20, b"\0") + b"middle" * 9999
+    file = qcow2_files.made(held, size_bytes=(60 << 20) + 512, compressed=compressed)
+    before = sorted(tmp_path.iterdir())
+    made = place.ensure(place.glance.add(file, disk_format="qcow2"))
+    assert (made.type, made.size_mib) == ("zvol", 61)
+    assert disk_of(place, made.uuid) == held.ljust(61 << 20, b"\0")
+    assert sorted(tmp_path.iterdir()) == before
+    place.clean()
+
+
+def test_holes_of_a_disk_are_not_sent(place: Place) -> None:
+    held = b"begin".ljust(40 << 20, b"\0") + b"end"
+    for file, form in ((held, "raw"), (qcow2_files.made(held), "qcow2")):
+        place.carrier.ran.clear()
+        made = place.ensure(place.glance.add(file, disk_format=form))
+        written = [argv[4:] for argv in place.carrier.ran if "zvol" in argv[1]]
+        assert written == [(), ("seek=40",)]
+        assert disk_of(place, made.uuid) == held.ljust(41 << 20, b"\0")
+
+
+TAR = {"smartos_image_type": "lx-dataset", "smartos_image_format": "tar"}
+
+
+@pytest.mark.parametrize("type_", ["lx-dataset", "zone-dataset"])
+def test_a_tree_of_files_needs_no_trust(place: Place, type_: str) -> None:
+    data = small_images.tree({"etc/os-release": b"ID=debian\n", "bin/su": b"su"})
+    properties = {**TAR, "smartos_image_type": type_}
+    made = place.ensure(place.glance.add(data, properties, owner="a" * 32))
+    assert made.type == type_
+    place.node.zfs.clone(f"zones/{made.uuid}@final", "zones/nst-clone")
+    try:
+        root = place.emulated.directory / "root/zones/nst-clone/root"
+        assert (root / "etc/os-release").read_bytes() == b"ID=debian\n"
+        assert (root / "bin/su").stat().st_mode & 0o7777 == 0o755
+        safe = place.node.zfs.get("zones/nst-clone", "setuid", "exec", "devices")
+        assert safe == {"setuid": "on", "exec": "on", "devices": "on"}
+    finally:
+        place.node.zfs.destroy("zones/nst-clone")
+    place.clean()
+
+
+def _tar(**fields: Any) -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for name, values in (("etc", {"type": tarfile.DIRTYPE}), ("x", fields)):
+            made = tarfile.TarInfo(name)
+            for key, value in values.items():
+                setattr(made, key, value)
+            archive.addfile(made)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (_tar(name="../../../etc/x"), "leads out"),
+        (_tar(name="/etc/x"), "leads out"),
+        (_tar(type=tarfile.CHRTYPE), "is a device"),
+        (_tar(type=tarfile.LNKTYPE, linkname="../x"), "leads out"),
+        (_tar(type=tarfile.LNKTYPE, linkname="etc/none"), "Cannot hard link"),
+        (_tar(name="etc/x", size=0)[:700], "cut off"),
+        (gzip.compress(_tar(), mtime=0)[:-9], "decompressed"),
+        (b"no archive" * 999, "no tar archive"),
+    ],
+    ids=lambda value: "data" if isinstance(value, bytes) else None,
+)
+def test_a_hostile_tree(place: Place, data: bytes, says: str) -> None:
+    refused(place, place.glance.add(data, TAR), says, exception.ImageUnacceptable)
+
+
+def test_a_tree_that_is_too_large(place: Place) -> None:
+    place.options.staging_quota_gb = 0
+    wanted = place.glance.add(small_images.tree({"etc/much": b"x" * 9999}), TAR)
+    refused(place, wanted, "more than 0 bytes", exception.ImageUnacceptable)
+
+
+def test_a_tree_is_verified_to_its_end(place: Place) -> None:
+    """What follows the archive belongs to the file, whose hash Glance knows."""
+    data = small_images.tree({"etc/motd": b"hello"})
+    wanted = place.glance.add(data, TAR)
+    place.glance.records[wanted]["os_hash_value"] = "0" * 128
+    refused(place, wanted, "sha512", exception.ImageUnacceptable)
+
+
 def test_a_raw_disk_is_never_taken_for_a_stream(place: Place, stream: bytes) -> None:
     made = place.ensure(place.glance.add(stream, owner="a stranger"))
     assert made.type == "zvol"
@@ -361,6 +486,109 @@ def _hold(event: threading.Event, images: image.Images, argv: tuple[str, ...]) -
         assert event.wait(SECONDS)
 
 
+# what the node brings itself
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """An image server with one image."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        base = folder / "published"
+        emulated.EmulatedNode().command("image", "lx", "nst-published", "--output", str(base))
+        self.manifest = json.loads(base.with_suffix(".imgmanifest").read_text())
+        self.uuid = self.manifest["uuid"]
+        self.data = pathlib.Path(f"{base}.zfs.gz").read_bytes()
+        super().__init__(("127.0.0.1", 0), _Asked)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Asked(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        known = {
+            "/ping": b"{}",
+            f"/images/{self.server.uuid}": json.dumps(self.server.manifest).encode(),
+            f"/images/{self.server.uuid}/file": self.server.data,
+        }
+        self.send_response(200 if path in known else 404)
+        body = known.get(path, b'{"code": "ResourceNotFound"}')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(place: Place, tmp_path: pathlib.Path) -> Iterator[Server]:
+    with Server(tmp_path) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        place.options.image_server = server.url
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def published(server: Server) -> dict[str, str]:
+    return {"smartos_image_type": "lx-dataset", "smartos_image_uuid": server.uuid}
+
+
+def test_an_image_of_the_image_server(place: Place, server: Server) -> None:
+    wanted = place.glance.add(b"x", published(server))
+    made = place.ensure(wanted)
+    assert (made.uuid, made.type) == (server.uuid, "lx-dataset")
+    assert place.ensure(wanted) == made
+    assert place.glance.downloads == []
+    imported = [argv for argv in place.carrier.ran if argv[:2] == ("imgadm", "import")]
+    assert imported == [
+        ("imgadm", "import", "-q", "-P", "zones", "-S", server.url, server.uuid),
+    ]
+    assert place.images.expire(0) == [], "it is not ours to delete"
+
+
+def test_who_may_name_an_image_of_the_image_server(place: Place, server: Server) -> None:
+    """Not even one that is on the node already."""
+    stranger = place.glance.add(b"x", published(server), owner="a" * 32)
+    refused(place, stranger, "trusted_image_owners", exception.ImageUnacceptable)
+    place.ensure(place.glance.add(b"x", published(server)))
+    with pytest.raises(exception.ImageUnacceptable, match="trusted_image_owners"):
+        place.ensure(stranger)
+    place.options.image_server = None
+    with pytest.raises(exception.ImageUnacceptable, match="no .smartos. image_server"):
+        place.ensure(place.glance.add(b"x", published(server)))
+
+
+def test_an_image_that_the_image_server_does_not_have(place: Place, server: Server) -> None:
+    unknown = {**published(server), "smartos_image_uuid": str(uuid.UUID(int=9))}
+    refused(place, place.glance.add(b"x", unknown), "unacceptable", exception.ImageUnacceptable)
+
+
+def test_an_image_of_another_type_than_is_said(place: Place, server: Server) -> None:
+    wrong = {**published(server), "smartos_image_type": "zone-dataset"}
+    says = "of type lx-dataset, not zone-dataset"
+    refused(place, place.glance.add(b"x", wrong), says, exception.ImageUnacceptable)
+    place.ensure(place.glance.add(b"x", published(server)))
+    with pytest.raises(exception.ImageUnacceptable, match=says):
+        place.ensure(place.glance.add(b"x", wrong))
+    assert [each.manifest.uuid for each in place.node.imgadm.list()] == [server.uuid]
+
+
+def test_no_image_of_glance_has_a_second_name(place: Place, server: Server, stream: bytes) -> None:
+    """Whoever may not read it in Glance may not name it either."""
+    made = place.ensure(place.glance.add(stream, STREAM))
+    named = {"smartos_image_type": "zone-dataset", "smartos_image_uuid": made.uuid}
+    place.restart()
+    with pytest.raises(exception.ImageUnacceptable, match="has come from Glance"):
+        place.ensure(place.glance.add(b"x", named))
+
+
 # what must not come
 
 
@@ -381,6 +609,164 @@ def test_a_stream_of_a_stranger(place: Place, stream: bytes) -> None:
     refused(place, wanted, "trusted_image_owners", exception.ImageUnacceptable)
     place.options.trusted_image_owners = ["*"]
     assert place.ensure(wanted).type == "zone-dataset"
+
+
+@pytest.fixture
+def key(place: Place, tmp_path: pathlib.Path) -> Callable[[bytes, str], str]:
+    """A key for the computes, and what signs with it; nobody's images are trusted."""
+    path = tmp_path / "key"
+    path.write_bytes(b"k" * 32)
+    place.options.image_signing_key_file = str(path)
+    place.options.trusted_image_owners = []
+    place.restart()
+    signer = signing.Signer(place.options)
+    return lambda data, type_: str(signer.sign(hashlib.sha256(data).digest(), type_))
+
+
+def test_a_stream_of_ours_needs_no_trusted_owner(
+    place: Place, stream: bytes, key: Callable[[bytes, str], str]
+) -> None:
+    """Whatever the compression: the signature is over the file."""
+    for data in (stream, gzip.compress(stream)):
+        signed = {**STREAM, "smartos_signature": key(data, "zone-dataset")}
+        wanted = place.glance.add(data, signed, owner="a" * 32)
+        assert place.ensure(wanted).type == "zone-dataset"
+
+
+@pytest.mark.parametrize(
+    ("forge", "says"),
+    [
+        (lambda key, data: "", "has no smartos_signature"),
+        (lambda key, data: "0" * 64, "not ours over these bytes"),
+        (lambda key, data: "ä" * 64, "not ours over these bytes"),
+        (lambda key, data: key(data[:-1], "zone-dataset"), "not ours over these bytes"),
+        (lambda key, data: key(data, "lx-dataset"), "not ours over these bytes"),
+    ],
+)
+def test_a_signature_that_is_not_ours(
+    place: Place,
+    stream: bytes,
+    key: Callable[[bytes, str], str],
+    forge: Callable[[Callable[[bytes, str], str], bytes], str],
+    says: str,
+) -> None:
+    """Nothing of the node reads the stream before that is known."""
+    signed = {**STREAM, "smartos_signature": forge(key, stream)}
+    wanted = place.glance.add(stream, signed, owner="a" * 32)
+    place.carrier.ran.clear()
+    refused(place, wanted, says, exception.ImageUnacceptable)
+    read = {argv[:2] for argv in place.carrier.ran} & {("imgadm", "install"), ("zfs", "receive")}
+    assert read == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (qcow2_files.made(b"disk" * 999, backing=b"/etc/passwd"), "backing_file"),
+        (qcow2_files.made(b"disk" * 999, features=4), "data_file"),
+        (qcow2_files.made(b"disk" * 999, features=1 << 50), "unknown_features"),
+        (qcow2_files.made(b"disk" * 999, encryption=1), "encrypted"),
+        (qcow2_files.made(b"disk" * 999, size_bytes=1 << 50), "staging_quota_gb"),
+        (qcow2_files.made(b"disk" * 99999)[:90000], "not in the file"),
+        (b"disk" * 9999, "no qcow2"),
+        (b"KDMV".ljust(70000, b"\0"), "no qcow2"),
+        (b"#", "no qcow2"),
+    ],
+    ids=lambda value: "file" if isinstance(value, bytes) else None,
+)
+def test_a_hostile_qcow2(place: Place, tmp_path: pathlib.Path, file: bytes, says: str) -> None:
+    refused(place, place.glance.add(file, disk_format="qcow2"), says, exception.ImageUnacceptable)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_larger_than_the_flavor(place: Place) -> None:
+    """Nothing is unpacked; the next flavor may have it, who waited for the first one's too."""
+    file = qcow2_files.made(b"disk" * 999, size_bytes=2 << 30)
+    wanted = place.glance.add(file, disk_format="qcow2")
+    place.carrier.ran.clear()
+    with pytest.raises(exception.FlavorDiskSmallerThanImage):
+        place.ensure(wanted, largest_gib=1)
+    assert "dd" not in {argv[0] for argv in place.carrier.ran}
+    place.clean()
+    assert place.ensure(wanted, largest_gib=2).size_mib == 2048
+
+
+def test_no_room_here_for_what_must_be_kept(place: Place) -> None:
+    wanted = place.glance.add(b"disk" * 999, disk_format="qcow2")
+    place.glance.records[wanted]["size"] = 1 << 60
+    says = "no room for the 1152921504606846976 bytes"
+    refused(place, wanted, says, exception.ComputeResourcesUnavailable)
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_nobody_waits_for_it_any_longer(
+    place: Place, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Whoever brings it stops, with what it was told, be Glance slow or not."""
+    monkeypatch.setattr(download, "ASK_SECONDS", 0.05)
+    over = threading.Event()
+
+    def pieces(data: bytes) -> Iterator[bytes]:
+        yield data[:500]
+        assert over.wait(SECONDS)
+
+    def check() -> None:
+        raise exception.UnexpectedDeletingTaskStateError(instance_uuid="", expected={}, actual={})
+
+    place.glance.pieces = pieces
+    wanted = place.glance.add(qcow2_files.made(b"disk" * 999), disk_format=form)
+    try:
+        with pytest.raises(exception.UnexpectedDeletingTaskStateError):
+            place.ensure(wanted, check_wanted=check)
+    finally:
+        over.set()
+    place.clean()
+    place.glance.pieces = _pieces
+    assert place.ensure(wanted).type == "zvol"
+
+
+def test_one_that_waits_for_another_ones_import_may_leave(
+    place: Place, stream: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "ASK_SECONDS", 0.05)
+    over = threading.Event()
+    place.carrier.before = functools.partial(_hold, over, place.images)
+    wanted = place.glance.add(stream, STREAM)
+
+    def check() -> None:
+        raise exception.UnexpectedDeletingTaskStateError(instance_uuid="", expected={}, actual={})
+
+    with futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(place.ensure, wanted)
+        try:
+            waits.until(lambda: place.images._flights, "an import")
+            with pytest.raises(exception.UnexpectedDeletingTaskStateError):
+                place.ensure(wanted, check_wanted=check)
+        finally:
+            over.set()
+        assert first.result(SECONDS).type == "zone-dataset"
+
+
+def test_how_far_it_has_come_is_logged(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.glance.pieces = lambda data: (
+        data[start : start + MIB] for start in range(0, len(data), MIB)
+    )
+    wanted = place.glance.add(bytes(64 * MIB))
+    with caplog.at_level("INFO", "nova_smartos.operations.download"):
+        place.ensure(wanted)
+    told = [line for line in caplog.messages if wanted in line and "have come" in line]
+    assert told[-1] == f"Image {wanted}: 64 of 64 MiB have come"
+    assert len(told) == 10
+
+
+def test_without_a_key_no_signature_is_ours(
+    place: Place, stream: bytes, key: Callable[[bytes, str], str]
+) -> None:
+    signed = {**STREAM, "smartos_signature": key(stream, "zone-dataset")}
+    place.options.image_signing_key_file = None
+    place.restart()
+    wanted = place.glance.add(stream, signed, owner="a" * 32)
+    refused(place, wanted, "not ours over these bytes", exception.ImageUnacceptable)
 
 
 @pytest.mark.parametrize(
@@ -557,6 +943,21 @@ def commands_of_an_import(place: Place, data: bytes, properties: dict[str, str])
     place.node.imgadm.delete(made.uuid)
     place.images.forget(made.uuid)
     return len(place.carrier.ran) - 1
+
+
+def test_killed_while_a_tree_is_unpacked(place: Place) -> None:
+    wanted = place.glance.add(small_images.tree({"etc/motd": b"hello"}), TAR)
+
+    def kill(argv: tuple[str, ...]) -> None:
+        if argv[0] == "gtar":
+            raise Killed
+
+    place.carrier.after = kill
+    with pytest.raises(Killed):
+        place.ensure(wanted)
+    place.restart()
+    place.clean()
+    assert place.ensure(wanted).type == "lx-dataset"
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -177,25 +177,52 @@ def test_a_dataset_that_is_a_tenants_own_is_none_of_ours() -> None:
     assert found(there, wanted(DELETED)) == []
 
 
-def test_snapshots_of_ours() -> None:
-    names = [f"zones/{UUID}@{tag}" for tag in ("nova-1", "vmsnap-nova-2", "vmsnap-mine", "final")]
-    there = reconcile.Observed(vms=[vm()], datasets=[dataset(n, "snapshot") for n in names])
-    expected = [(Kind.SNAPSHOT, name, None) for name in names[:2]]
+def test_what_an_image_of_a_server_leaves() -> None:
+    names = [f"zones/{UUID}@{tag}" for tag in ("nova-image", "nova-x", "vmsnap-mine", "final")]
+    there = reconcile.Observed(
+        vms=[vm()],
+        datasets=[
+            *(dataset(name, "snapshot") for name in names),
+            dataset(f"zones/nova-smartos/image-of-{UUID}"),
+            dataset(f"zones/nova-smartos/image-of-{UUID}@final", "snapshot"),
+        ],
+        files=[f"image-of-{UUID}"],
+    )
+    expected = [(Kind.SNAPSHOT, UUID, Action.DESTROY_SNAPSHOTS)]
     assert found(there, wanted(instance())) == expected
-    assert found(there, wanted(instance(task_state="image_snapshot"))) == []
+    assert found(there, wanted(instance(task_state="image_uploading"))) == []
+
+
+@pytest.mark.parametrize("disk", ["/disk0", "-disk1"])
+def test_what_an_image_of_a_disk_leaves(disk: str) -> None:
+    there = reconcile.Observed(
+        vms=[vm()], datasets=[dataset(f"zones/{UUID}{disk}@nova-image", "snapshot")]
+    )
+    expected = [(Kind.SNAPSHOT, UUID, Action.DESTROY_SNAPSHOTS)]
+    assert found(there, wanted(instance())) == expected
+
+
+def test_what_an_image_of_somebody_elses_vm_leaves_is_none_of_ours() -> None:
+    there = reconcile.Observed(
+        vms=[vm(host="compute2")], datasets=[dataset(f"zones/{UUID}@nova-image", "snapshot")]
+    )
+    assert found(there, wanted(instance())) == []
 
 
 def test_what_imports_leave() -> None:
     partial = f"zones/{OTHER}-partial"
-    staged = "zones/nova-smartos/image-a"
+    staged, tree = "zones/nova-smartos/image-a", "zones/nova-smartos/image-d"
+    own = [dataset("zones/nova-smartos"), dataset(staged, "volume"), dataset(tree)]
     there = reconcile.Observed(
-        datasets=[dataset(partial), dataset("zones/nova-smartos"), dataset(staged, "volume")],
-        files=["image-b", "image-c.json"],
+        datasets=[dataset(partial), *own],
+        # a dataset with files is seen as a folder, too
+        files=["image-b", "image-c.json", "image-d"],
     )
     assert found(there, wanted()) == [
         (Kind.FILE, "/zones/nova-smartos/image-b", None),
         (Kind.FILE, "/zones/nova-smartos/image-c.json", None),
         (Kind.FILE, staged, None),
+        (Kind.FILE, tree, None),
         (Kind.IMAGE, partial, None),
     ]
 

@@ -36,11 +36,13 @@ EXAMPLES = {
     "disk_pci_slots": "0:4:0 0:4:1",
     "filesystems": "/data/common=/mnt/common=ro /opt=/opt/node",
     "fs_allowed": "ufs,pcfs",
+    "image_uuid": "63d6e664-3f1f-11e8-aef6-a3120cf8dd9d",
     "init_name": "/sbin/init",
     "kernel_version": "4.3.0",
     "limit_priv": "default,!net_access,-proc_fork,dtrace_user",
     "pci_devices": "/devices/pci@0,0/pci8086,6f08@3/pci15d9,1528@0=0:8:0",
     "qemu_extra_opts": "-device usb-tablet",
+    "signature": "0123456789abcdef" * 4,
 }
 
 

@@ -231,7 +231,7 @@ def test_a_release_that_nobody_tested(site: Site, monkeypatch: pytest.MonkeyPatc
         ("smartos", "network_mappings", "node9:physnet1:external", "this host, compute1"),
         ("smartos", "network_mappings", "*:*:external", "networks of type local are one wire"),
         ("smartos", "allow_unfiltered_ports", "true", "security groups on ports of this host"),
-        ("smartos", "trusted_image_owners", "", "images for zones are refused"),
+        ("smartos", "trusted_image_owners", "", "ZFS streams are refused"),
         ("smartos", "trusted_image_owners", "*", "crafted ZFS stream"),
         ("nova", "vif_plugging_timeout", "0", "before Neutron has wired"),
         ("nova", "vif_plugging_is_fatal", "false", "before Neutron has wired"),
@@ -260,6 +260,24 @@ def test_a_spool_that_nobody_can_write_to(site: Site) -> None:
     assert "not metered" in site.says("Configuration", Code.FAILURE)
     site.smartos["spool_directory"] = str(site.folder / "new" / "spool")
     assert site.ask("Configuration")["Configuration"][0] == Code.SUCCESS
+
+
+def test_nowhere_to_keep_a_qcow2_image(site: Site) -> None:
+    (site.folder / "file").write_text("")
+    site.smartos["conversion_directory"] = str(site.folder / "file" / "x")
+    assert "qcow2 are refused" in site.says("Configuration", Code.FAILURE)
+
+
+def test_a_key_for_images_that_is_none_or_known(site: Site) -> None:
+    key = site.folder / "key"
+    site.smartos["image_signing_key_file"] = str(key)
+    assert "No such file" in site.says("Configuration", Code.FAILURE)
+    key.write_text("k" * 64)
+    key.chmod(0o640)
+    assert site.ask("Configuration")["Configuration"][0] == Code.SUCCESS
+    for mode in (0o644, 0o641, 0o660):
+        key.chmod(mode)
+        assert f"mode {mode:04o}" in site.says("Configuration", Code.FAILURE)
 
 
 # the way to the node

@@ -82,6 +82,12 @@ def test_what_the_toolkit_sends_arrives_as_it_was(shell: str, tools: pathlib.Pat
     assert ran(tools) == ["vmadm", "update", *HOSTILE]
 
 
+def test_what_a_clone_of_a_zone_has_beside_its_files_may_go(tools: pathlib.Path) -> None:
+    line = f"rm -rf /zones/nova-smartos/image-of-{ZONE}/config"
+    forced(line, tools)
+    assert ran(tools) == line.split()
+
+
 def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
     ssh = transport.SSH("node", user="admin")
     forced(ssh.command_line(transport.Command(("zfs", "list"))), tools)
@@ -218,6 +224,10 @@ def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
         "tail -c 524288 /var/adm/messages",
         "ps -ef",
         "ps -z global -o pid,args -t x",
+        "rm -rf /zones/nova-smartos/x/root",
+        "rm -rf /zones/nova-smartos/../config",
+        "rm -rf /zones/nova-smartos/x/y/config",
+        "rm -rf /zones/config",
         "rm -f /zones/nova-smartos",
         "rm -f /zones/nova-smartos/x /etc/passwd",
         "rm -f '/zones/nova-smartos/x y'",

@@ -150,6 +150,30 @@ def test_gtar(node: node_module.Node) -> None:
     assert run(node, "gtar", "-c", "-f", "-", "-C", "/zones/small").status == 2
 
 
+def one(name: str, **fields: object) -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as made:
+        member = tarfile.TarInfo(name)
+        for key, value in fields.items():
+            setattr(member, key, value)
+        made.addfile(member)
+    return target.getvalue()
+
+
+def test_gtar_keeps_modes_and_makes_no_link_to_nothing(node: node_module.Node) -> None:
+    run(node, "zfs", "create", "zones/tree")
+    argv = ("gtar", "-x", "-f", "-", "-C", "/zones/tree")
+    for number, flags in enumerate(((), ("-p", "--numeric-owner"))):
+        given = (*argv[:2], *flags, *argv[2:])
+        assert run(node, *given, stdin=one(f"su{number}", mode=0o4755)).status == 0
+        assert node.path(f"/zones/tree/su{number}").stat().st_mode & 0o7777 == 0o4755
+    ran = run(node, *argv, stdin=one("x", type=tarfile.LNKTYPE, linkname="none"))
+    assert ran.status == 2
+    assert ran.err.startswith("gtar: x: Cannot hard link to `none': No such file or directory\n")
+    assert "not emulated" in run(node, *argv, stdin=one("../../x")).err
+    assert not node.path("/zones/x").exists()
+
+
 def test_rm_and_ls(node: node_module.Node) -> None:
     run(node, "zfs", "create", "zones/rm")
     argv = ("gtar", "-x", "-f", "-", "-C", "/zones/rm")
@@ -168,3 +192,13 @@ def test_dd_gathers_blocks(node: node_module.Node) -> None:
     ran = run(node, "dd", "of=/zones/dd/x", "ibs=1024", "obs=2048", stdin=data)
     assert ran.err == "3+0 records in\n1+1 records out\n"
     assert node.path("/zones/dd/x").read_bytes() == data
+    run(node, "zfs", "create", "-s", "-V", "1m", "zones/dd/volume")
+    disk = "/dev/zvol/rdsk/zones/dd/volume"
+    ran = run(node, "dd", f"of={disk}", "ibs=512", "obs=1024", "seek=2", stdin=b"12345678" * 64)
+    assert ran.status == 0
+    ran = run(node, "dd", f"of={disk}", "bs=8", "seek=1", stdin=b"abcdefgh")
+    assert ran.status == 0
+    assert node.path(disk).read_bytes()[:2560] == (
+        b"abcdefgh".rjust(16, b"\0").ljust(2048, b"\0") + b"12345678" * 64
+    )
+    assert run(node, "dd", "of=/zones/dd/x", "seek=1", stdin=b"x").status == 2
