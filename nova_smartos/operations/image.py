@@ -379,7 +379,7 @@ class Images:
             self._gz.zfs.snapshot(f"{dataset}@final")
             staged.callback(self._discard, name)
             with self._gz.zfs.send(f"{dataset}@final") as stream:
-                counted = _Counted(stream)
+                counted = Counted(stream)
                 self._gz.files.write(name, counted)
         return manifest.Data(counted.sha1.hexdigest(), counted.size_bytes, "none")
 
@@ -387,7 +387,7 @@ class Images:
         self, staged: contextlib.ExitStack, name: str, download: "_Download"
     ) -> manifest.Data:
         staged.callback(self._discard, name)
-        counted = _Counted(download)
+        counted = Counted(download)
         self._gz.files.write(name, counted)
         compression = manifest.compression(counted.start)
         return manifest.Data(counted.sha1.hexdigest(), counted.size_bytes, compression)
@@ -407,7 +407,7 @@ class Images:
                 self._discard(name)
 
 
-class _Counted:
+class Counted:
     """A source of bytes that remembers what has come through it."""
 
     def __init__(self, source: Any) -> None:
