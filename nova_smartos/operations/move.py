@@ -39,9 +39,9 @@ MOST_ROUNDS = 4
 _SNAPSHOT = "nova-move-"
 #: A property of the datasets of a copy that is not whole: whose it is.
 _COPY = "nova:copy-of"
-#: A property of a dataset whose quota makes room for snapshots: what it was.
-_QUOTA = "nova:quota"
 _LIMITS = ("quota", "reservation")
+#: Properties of a dataset whose quota makes room for snapshots: what its limits are otherwise.
+_KEPT = {name: f"nova:{name}" for name in _LIMITS}
 # What the other node's own files must not depend on, whatever a stream says.
 _OWN = ("canmount", "mountpoint", "sharenfs", "sharesmb", "zoned")
 _REST = frozenset({vms.State.RUNNING, vms.State.STOPPED})
@@ -77,7 +77,7 @@ def away(
         with contextlib.ExitStack() as undo, faults.translated(instance.uuid):
             undo.callback(forget, moving.target, vm.uuid)
             undo.callback(_restored, moving, known, vm, start)
-            _make_room(gz, tops)
+            _make_room(gz, tops[0])
             rounds = _Rounds(moving, tops, move)
             rounds.while_it_runs(vm.state == vms.State.RUNNING)
             with known.changing(vm.uuid):
@@ -110,27 +110,16 @@ def arrive(
         return vm
     if move.host != host:
         raise errors.InvalidState(f"VM {vm.uuid} was to go to {move.host or '?'}", code="Moved")
-    change()
-    with known.changing(vm.uuid):
-        gz.vmadm.update(vm.uuid, {"remove_internal_metadata": [identity.MOVED]})
-    vm = known.get(vm.uuid, fresh=True)
-    if identity.moved(vm) is not None:
-        raise errors.OutputError(f"VM {vm.uuid} has kept the mark of its move")
     _tidy(gz, _tops(vm))
-    return vm
+    change()
+    return _unmarked(gz, known, vm)
 
 
 def back(gz: node.Node, known: watch.Watch, uuid: str) -> vms.Vm:
     """Nova says that the VM is this host's still, or again: all is as it was before it moved."""
     vm = known.get(uuid, fresh=True)
-    if identity.moved(vm) is not None:
-        with known.changing(uuid):
-            gz.vmadm.update(uuid, {"remove_internal_metadata": [identity.MOVED]})
-        vm = known.get(uuid, fresh=True)
-        if identity.moved(vm) is not None:
-            raise errors.OutputError(f"VM {uuid} has kept the mark of its move")
     _tidy(gz, _tops(vm))
-    return vm
+    return vm if identity.moved(vm) is None else _unmarked(gz, known, vm)
 
 
 def confirm(
@@ -193,58 +182,60 @@ class _Rounds:
                 return
 
     def last(self) -> None:
-        """Send what was changed since, and see that it is the same on both nodes."""
-        short = self._go()
-        parts = {each.name for each in self._parts(short)}
-        for name in sorted(parts):
-            if not self._moving.same(f"{name}@{short}"):
-                raise errors.OutputError(f"{name}@{short} is not the same on the other node")
-        for each in self._there():
-            dataset, _, snapshot = each.name.partition("@")
-            wanted = transfer.snapshots(self._moving.source, dataset) if snapshot else parts
-            if (snapshot or dataset) not in wanted:
-                # a guest, or an operator, has destroyed it while the rest was sent
+        """Send what was changed since, and see that it is all there, and nothing else."""
+        wanted = {part.name: part.snapshots for part in self._go()}
+        listed = self._listed(self._moving.target)
+        there = {each.name for each in listed}
+        missing = [name for name, line in wanted.items() if f"{name}@{line[-1]}" not in there]
+        if missing:
+            raise errors.OutputError(f"not on the other node: {', '.join(sorted(missing))}")
+        for each in listed:
+            name, _, short = each.name.partition("@")
+            if name not in wanted or (short and short not in wanted[name]):
+                # a guest, or an operator, has destroyed it meanwhile
                 with contextlib.suppress(errors.NotFound):
                     self._moving.target.zfs.destroy(each.name, recursive=True)
 
-    def _there(self) -> list[zfs.Dataset]:
-        types = ("filesystem", "volume", "snapshot")
-        return self._moving.target.zfs.list(*self._tops, types=types, recursive=True)
-
-    def _go(self) -> str:
+    def _go(self) -> list[transfer.Part]:
         self._moving.check()
         self._number += 1
         short = f"{self._name}-{self._number}"
         _snapshot(self._moving.source, self._tops, short)
-        for part in self._parts(short):
-            self._moving.bring(part, short)
-        return short
-
-    def _parts(self, short: str) -> list[transfer.Part]:
-        """What the snapshot holds, parents first."""
-        source = self._moving.source.zfs
-        listed = source.list(*self._tops, types=("filesystem", "volume"), recursive=True)
-        taken = source.list(*self._tops, types=("snapshot",), recursive=True)
-        names = {each.name for each in taken}
-        return [
-            _part(each, self._tops, self._moving.uuid)
+        listed = self._listed(self._moving.source)
+        lines: dict[str, tuple[str, ...]] = {}
+        for each in listed:
+            name, at, snapshot = each.name.partition("@")
+            if at:
+                lines[name] = (*lines.get(name, ()), snapshot)
+        parts = [
+            _part(each, lines[each.name], self._tops, self._moving.uuid)
             for each in listed
-            if f"{each.name}@{short}" in names
+            if lines.get(each.name, ("",))[-1] == short
         ]
+        for part in parts:
+            self._moving.bring(part)
+        return parts
+
+    def _listed(self, gz: node.Node) -> list[zfs.Dataset]:
+        """All of the VM's datasets and snapshots, parents first and the oldest first."""
+        types = ("filesystem", "volume", "snapshot")
+        return gz.zfs.list(*self._tops, types=types, recursive=True)
 
 
-def _part(dataset: zfs.Dataset, tops: Sequence[str], uuid: str) -> transfer.Part:
+def _part(
+    dataset: zfs.Dataset, snapshots: tuple[str, ...], tops: Sequence[str], uuid: str
+) -> transfer.Part:
     exclude: tuple[str, ...] = ()
     properties: dict[str, str] = {}
     if dataset.name in tops:
         properties[_COPY] = uuid
-        exclude = (_QUOTA, *(() if dataset.type == "volume" else (*_LIMITS, *_OWN)))
+        exclude = () if dataset.type == "volume" else (*_LIMITS, *_OWN)
     elif dataset.type == "filesystem":
         if dataset.name == f"{tops[0]}/data":
             # all below inherits it: the node itself never mounts a tenant's datasets
             properties["zoned"] = "on"
         exclude = ("sharenfs", "sharesmb", "zoned")
-    return transfer.Part(dataset.name, dataset.origin, exclude, properties)
+    return transfer.Part(dataset.name, snapshots, dataset.origin, exclude, properties)
 
 
 def _check(vm: vms.Vm) -> None:
@@ -313,26 +304,43 @@ def _discard(gz: node.Node, name: str) -> None:
         LOG.warning("%s/%s stays on the other node for now: %s", files.FOLDER, name, error)
 
 
-def _make_room(gz: node.Node, tops: Sequence[str]) -> None:
+def _make_room(gz: node.Node, own: str) -> None:
     """Let the VM keep what it overwrites, in a snapshot, beyond its quota; _tidy() ends that."""
-    found = gz.zfs.get(tops[0], "quota", _QUOTA)
-    if found[_QUOTA] is None:
-        gz.zfs.set(tops[0], {_QUOTA: found["quota"] or "0", "quota": "none"})
+    found = gz.zfs.get(own, *_LIMITS, *_KEPT.values())
+    if found[_KEPT["quota"]] is None:
+        kept = {_KEPT[name]: found[name] or "0" for name in _LIMITS}
+        gz.zfs.set(own, {**kept, "quota": "none"})
 
 
 def _tidy(gz: node.Node, tops: Sequence[str]) -> None:
     """Take away what a move leaves beside a VM that stays, or has arrived."""
     for top in tops:
-        shorts = transfer.snapshots(gz, top)
-        for short in [each for each in shorts if each.startswith(_SNAPSHOT)]:
-            with contextlib.suppress(errors.NotFound):
-                gz.zfs.destroy(f"{top}@{short}", recursive=True)
-        found = gz.zfs.get(top, _QUOTA, _COPY)
-        if (quota := found[_QUOTA]) is not None:
-            gz.zfs.set(top, {"quota": quota if quota != "0" else "none"})
-            gz.zfs.inherit(_QUOTA, top)
-        if found[_COPY] is not None:
-            gz.zfs.inherit(_COPY, top)
+        for short in transfer.snapshots(gz, top):
+            if short.startswith(_SNAPSHOT):
+                with contextlib.suppress(errors.NotFound):
+                    gz.zfs.destroy(f"{top}@{short}", recursive=True)
+        found = gz.zfs.get(top, _COPY, *_KEPT.values())
+        limits = {name: found[kept] for name, kept in _KEPT.items()}
+        if limits["quota"] is not None:
+            # only now, for what snapshots take counts
+            gz.zfs.set(top, {name: _limit(value) for name, value in limits.items()})
+        for name in (_COPY, *_KEPT.values()):
+            if found[name] is not None:
+                gz.zfs.inherit(name, top)
+
+
+def _limit(text: str | None) -> str:
+    return text if text and text != "0" else "none"
+
+
+def _unmarked(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> vms.Vm:
+    """The VM without the mark that keeps it from booting."""
+    with known.changing(vm.uuid):
+        gz.vmadm.update(vm.uuid, {"remove_internal_metadata": [identity.MOVED]})
+    now = known.get(vm.uuid, fresh=True)
+    if identity.moved(now) is not None:
+        raise errors.OutputError(f"VM {vm.uuid} has kept the mark of its move")
+    return now
 
 
 def _snapshot(gz: node.Node, tops: Iterable[str], short: str) -> None:
@@ -350,17 +358,12 @@ def _make(moving: transfer.Transfer, vm: vms.Vm, tops: Sequence[str]) -> None:
     """Make the VM of the datasets that have arrived: down, and marked as they are."""
     moving.check()
     target = moving.target
-    source_limits = moving.source.zfs.get(tops[0], _QUOTA, "reservation")
     document = {name: value for name, value in vm.document.items() if name not in _UNTOLD}
     document["autoboot"] = False
     if vm.brand == "bhyve":
         _receive_bhyve(target, vm, tops[0], document)
     else:
         target.vmadm.receive_record(document)
-    limits = {"quota": source_limits[_QUOTA] or "0"}
-    if source_limits["reservation"] not in (None, "0"):
-        limits["reservation"] = str(source_limits["reservation"])
-    target.zfs.set(tops[0], limits)
     made = target.vmadm.get(vm.uuid)
     whole = (
         made.state == vms.State.STOPPED

@@ -38,9 +38,10 @@ class Ended(errors.SmartOSError):
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A dataset, and what its copy gets of its properties."""
+    """A dataset with its snapshots, the oldest first, and what its copy gets of its properties."""
 
     name: str
+    snapshots: tuple[str, ...]
     origin: str | None = None
     exclude: tuple[str, ...] = ()
     properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -74,6 +75,9 @@ class Transfer:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
+        # the last snapshot that has arrived of each part, and whether both nodes have an origin
+        self._arrived: dict[str, str] = {}
+        self._origins: dict[str, bool] = {}
 
     @property
     def ended(self) -> bool:
@@ -92,66 +96,75 @@ class Transfer:
         if self.ended:
             raise Ended(f"the move of VM {self.uuid} was ended")
 
-    def bring(self, part: Part, short: str) -> None:
-        """See that the target has this snapshot of the part, and all before it."""
+    def bring(self, part: Part) -> None:
+        """See that the target has the last snapshot of the part, and all before it."""
+        wanted = part.snapshots[-1]
         failures = 0
-        last = there = None
-        while True:
+        last: _There | None = None
+        while self._arrived.get(part.name) != wanted:
             self.check()
             try:
                 there = self._there(part.name)
-                if short in there.snapshots:
-                    return
                 failures = 0 if there != last else failures
                 last = there
-                self._send(part, short, there)
-                continue
+                self._arrived[part.name] = self._send(part, there)
             except (Ended, *_LASTING):
                 raise
             except errors.SmartOSError as error:
-                self.check()
+                self._arrived.pop(part.name, None)
                 failures += 1
                 if failures == ATTEMPTS or _is_final(error):
                     raise
                 LOG.warning("VM %s: %s; %s goes on", self.uuid, error, part.name)
+                self._ended.wait(min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE))
                 if isinstance(error, errors.ToolError) and error.code in _USELESS:
                     self._drop(part.name)
-            self._ended.wait(min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE))
 
-    def same(self, name: str) -> bool:
-        """Whether both nodes have the same snapshot of this name."""
-        try:
-            there = self.target.zfs.get(name, "guid")
-        except errors.NotFound:
-            return False
-        return self.source.zfs.get(name, "guid") == there
+    def same(self, snapshot: str) -> bool:
+        """Whether both nodes have this very snapshot."""
+        if snapshot not in self._origins:
+            try:
+                there = self.target.zfs.get(snapshot, "guid")
+            except errors.NotFound:
+                return False
+            self._origins[snapshot] = self.source.zfs.get(snapshot, "guid") == there
+        return self._origins[snapshot]
 
     def _there(self, name: str) -> _There:
+        if name in self._arrived:
+            return _There((self._arrived[name],))
         try:
             token = self.target.zfs.get(name, _TOKEN)[_TOKEN]
         except errors.NotFound:
             return _There()
         return _There(snapshots(self.target, name), token)
 
-    def _send(self, part: Part, short: str, there: _There) -> None:
+    def _send(self, part: Part, there: _There) -> str:
+        """Send what the target lacks, or a part of it; the last that it has then."""
+        if part.snapshots[-1] in there.snapshots:
+            return part.snapshots[-1]
         source = self.source.zfs
+        common = [each for each in part.snapshots if each in there.snapshots]
         if there.token is not None:
             LOG.info("VM %s: the rest of a stream of %s", self.uuid, part.name)
             with source.send_resumed(there.token) as stream:
                 self._pour(part, stream, force=bool(there.snapshots))
-            return
-        ours = snapshots(self.source, part.name)
-        common = [each for each in ours if each in there.snapshots]
+            # it was one of those that are to come, and which of them the target knows
+            return self._look(part)
         if there.snapshots and not common:
             self._drop(part.name)
         base = f"{part.name}@{common[-1]}" if common else self._origin(part)
-        if base is None:
-            # one that builds on nothing carries no other
-            short = ours[0]
+        # a stream that builds on nothing carries no more than one
+        short = part.snapshots[-1 if base else 0]
         with source.send(
             f"{part.name}@{short}", base=base, intermediates=base is not None, properties=True
         ) as stream:
             self._pour(part, stream, force=bool(common))
+        return short
+
+    def _look(self, part: Part) -> str:
+        there = snapshots(self.target, part.name)
+        return [each for each in part.snapshots if each in there][-1]
 
     def _origin(self, part: Part) -> str | None:
         """The snapshot that the part is a clone of, if the target has the same one."""
