@@ -159,8 +159,9 @@ OPTIONS = [
         "machine that both may write to. Each such operation then runs one command more on the "
         "node. Without it, what instances use after the last poll before they end is not metered.",
     ),
-    cfg.DictOpt(
+    cfg.Opt(
         "peers",
+        type=types.Dict(value_type=types.URI(schemes=["ssh"])),
         default={},
         help="The nodes of other nova-compute services, for instances that move there, as "
         "HOST:ssh://USER@ADDRESS:PORT, separated by commas; HOST is the other's [DEFAULT]host. One "
@@ -230,11 +231,8 @@ def peer(conf: cfg.ConfigOpts, host: str, address: str) -> node.Node:
     """The node of another nova-compute, over SSH; `address` is what Nova knows of it."""
     options = conf[GROUP]
     url = parse.urlsplit(options.peers.get(host) or f"ssh://{_bracketed(address)}")
-    if url.scheme != "ssh" or not url.hostname or url.path.strip("/"):
-        reason = f"[{GROUP}]peers: {host}: not ssh://USER@ADDRESS:PORT: {options.peers[host]}"
-        raise cfg.ConfigFileValueError(reason)
     return node.Node.ssh(
-        url.hostname,
+        url.hostname or "",
         port=url.port or options.node_port,
         user=url.username or options.node_user,
         key_file=options.key_file,

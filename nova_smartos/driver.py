@@ -433,6 +433,34 @@ class SmartOSDriver(driver.ComputeDriver):
             with self._peer(migration) as target:
                 move.forget(target, instance.uuid)
 
+    def _end_move(self, instance, network_info, block_device_info):
+        """Let a VM boot whose move broke off, on the node that Nova names.
+
+        There is nothing to do, and it costs nothing, for one that did not move.
+        """
+        goes = identity.moved(self._watch.get(instance.uuid))
+        if goes is None:
+            return
+        if instance.host != self._served:
+            raise node_errors.InvalidState(
+                f"VM {instance.uuid} moves: it is on {instance.host}, says Nova", code="Moved"
+            )
+        if goes.host != self._served:
+            move.back(self._node, self._watch, instance.uuid)
+            return
+        network_info = network_info or instance.get_network_info()
+        with_ = self._resize_options(instance, network_info, block_device_info)
+        change = functools.partial(
+            resize.change,
+            self._node,
+            self._watch,
+            instance,
+            instance.flavor,
+            keep_grown=True,
+            **with_,
+        )
+        move.arrive(self._node, self._watch, instance, self._served, change)
+
     def _resize_options(self, instance, network_info, block_device_info):
         seconds = CONF.shutdown_timeout
         return {
@@ -484,6 +512,7 @@ class SmartOSDriver(driver.ComputeDriver):
         """Soft: the guest is asked first. Hard: its network is made as Nova has it, too."""
         hard = reboot_type != "SOFT"
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            self._end_move(instance, network_info, block_device_info)
             guest.tell(self._node, [instance], self._watch.vms())
             power.reboot(
                 self._node,
@@ -563,6 +592,7 @@ class SmartOSDriver(driver.ComputeDriver):
     ):
         """Boot the VM, unless it runs."""
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            self._end_move(instance, network_info, block_device_info)
             guest.tell(self._node, [instance], self._watch.vms())
             self._end_rescue(instance)
             power.start(self._node, self._watch, instance)
