@@ -66,9 +66,9 @@ def away(
     Whatever fails, the VM is as it was.
     """
     gz = moving.source
-    vm = known.get(instance.uuid, fresh=True)
     try:
         with faults.translated(instance.uuid):
+            vm = known.get(instance.uuid, fresh=True)
             resize.check(vm, instance, flavor, block_device_info)
             _check(vm)
             tops = _tops(vm)

@@ -522,7 +522,8 @@ def mend(gz: node.Node, found: Iterable[Finding], *, reap: bool) -> list[Finding
     """
     left = []
     for each in found:
-        if each.action is None or (each.kind is Kind.VM_DELETED and not reap):
+        of_deleted = each.kind in (Kind.COPY, Kind.VM_DELETED)
+        if each.action is None or (of_deleted and not reap):
             LOG.warning("%s %s: %s. What to do: %s", *_told(each))
             left.append(each)
             continue
