@@ -389,7 +389,14 @@ class SmartOSDriver(driver.ComputeDriver):
             if resize.stays(migration):
                 vm = change()
             else:
-                vm = move.arrive(self._node, self._watch, instance, self._served, change)
+                vm = move.arrive(
+                    self._node,
+                    self._watch,
+                    instance,
+                    self._served,
+                    network_info=network_info,
+                    change=change,
+                )
             if power_on and (vm.hvm or not resize.stays(migration)):
                 power.start(self._node, self._watch, instance)
             self._consoles.record(self._watch.heard(instance.uuid))
@@ -459,7 +466,14 @@ class SmartOSDriver(driver.ComputeDriver):
             keep_grown=True,
             **with_,
         )
-        move.arrive(self._node, self._watch, instance, self._served, change)
+        move.arrive(
+            self._node,
+            self._watch,
+            instance,
+            self._served,
+            network_info=network_info,
+            change=change,
+        )
 
     def _resize_options(self, instance, network_info, block_device_info):
         seconds = CONF.shutdown_timeout

@@ -21,23 +21,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nova import exception
+from nova.network import model
 from nova.objects import flavor as flavors
 from nova.objects import instance as instances
 from oslo_log import log
 
-from nova_smartos.operations import build, image, removal, resize, transfer, watch
+from nova_smartos.operations import build, guest, image, removal, resize, transfer, watch
 from nova_smartos.smartos import errors, files, node, vms, zfs
 from nova_smartos.translate import errors as faults
-from nova_smartos.translate import identity
+from nova_smartos.translate import identity, metadata
 
 LOG = log.getLogger(__name__)
 
 #: While the VM runs its changes are sent again, until sending them takes no longer than this.
 SHORT_SECONDS = 5.0
 MOST_ROUNDS = 4
+#: How long a command on the target may go on that nobody awaits any more.
+STILL_SECONDS = 60.0
 
+_LOOK_SECONDS = 0.5
 _SNAPSHOT = "nova-move-"
-#: A property of the datasets of a copy that is not whole: whose it is.
+#: A property of the datasets of a copy that has not arrived: whose it is.
 _COPY = "nova:copy-of"
 _LIMITS = ("quota", "reservation")
 #: Properties of a dataset whose quota makes room for snapshots: what its limits are otherwise.
@@ -101,6 +105,8 @@ def arrive(
     known: watch.Watch,
     instance: instances.Instance,
     host: str,
+    *,
+    network_info: model.NetworkInfo,
     change: Callable[[], vms.Vm],
 ) -> vms.Vm:
     """Nova says that the VM is this host's: give it its nics and flavor, and let it boot."""
@@ -111,8 +117,22 @@ def arrive(
     if move.host != host:
         raise errors.InvalidState(f"VM {vm.uuid} was to go to {move.host or '?'}", code="Moved")
     _tidy(gz, _tops(vm))
+    if metadata.drive_folder(vm) is not None:
+        _give_drive(gz, vm, instance, network_info)
     change()
     return _unmarked(gz, known, vm)
+
+
+def _give_drive(
+    gz: node.Node, vm: vms.Vm, instance: instances.Instance, network_info: model.NetworkInfo
+) -> None:
+    """Make a zone's config drive anew: it lies beside the zone, and did not come with it."""
+    told = guest.prepared(instance, instance.image_meta, network_info=network_info, hvm=False)
+    if told.tree is not None:
+        guest.place_tree(gz, told.tree)
+    mount = metadata.drive_mount(vm.uuid)
+    if mount["target"] not in [each["target"] for each in vm.document.get("filesystems", [])]:
+        gz.vmadm.update(vm.uuid, {"add_filesystems": [mount]})
 
 
 def back(gz: node.Node, known: watch.Watch, uuid: str) -> vms.Vm:
@@ -145,6 +165,7 @@ def confirm(
 
 def clear(target: node.Node, uuid: str) -> None:
     """Remove a copy that has not arrived; refuse to touch anything else of this uuid."""
+    _wait_until_still(target, uuid)
     for vm in target.vmadm.lookup({"uuid": uuid}):
         if identity.moved(vm) is None and vm.state != vms.State.RECEIVING:
             raise faults.Refused(f"the other node has a VM {uuid} already")
@@ -154,6 +175,24 @@ def clear(target: node.Node, uuid: str) -> None:
         if not target.zfs.get(each.name, _COPY)[_COPY]:
             raise faults.Refused(f"the other node has {each.name} already, which is not ours")
         target.zfs.destroy(each.name, recursive=True)
+
+
+def _wait_until_still(target: node.Node, uuid: str) -> None:
+    """Wait for commands that make a copy: they go on when the connection that carried them is gone.
+
+    What has arrived by then they make a dataset of, or a VM.
+    """
+    copy = f"{_COPY}={uuid}"
+    end = time.monotonic() + STILL_SECONDS
+    while busy := [
+        each
+        for each in target.ps.list()
+        if copy in each.arguments or "vmadm receive" in each.arguments
+    ]:
+        if time.monotonic() > end:
+            told = "; ".join(f"{each.pid}: {each.arguments}" for each in busy)
+            raise errors.InvalidState(f"still at work on the other node: {told}", code="Busy")
+        time.sleep(_LOOK_SECONDS)
 
 
 def forget(target: node.Node, uuid: str) -> None:
@@ -226,9 +265,8 @@ def _part(
     dataset: zfs.Dataset, snapshots: tuple[str, ...], tops: Sequence[str], uuid: str
 ) -> transfer.Part:
     exclude: tuple[str, ...] = ()
-    properties: dict[str, str] = {}
+    properties = {_COPY: uuid}
     if dataset.name in tops:
-        properties[_COPY] = uuid
         exclude = () if dataset.type == "volume" else (*_LIMITS, *_OWN)
     elif dataset.type == "filesystem":
         if dataset.name == f"{tops[0]}/data":
@@ -324,9 +362,11 @@ def _tidy(gz: node.Node, tops: Sequence[str]) -> None:
         if limits["quota"] is not None:
             # only now, for what snapshots take counts
             gz.zfs.set(top, {name: _limit(value) for name, value in limits.items()})
-        for name in (_COPY, *_KEPT.values()):
+        for name in _KEPT.values():
             if found[name] is not None:
                 gz.zfs.inherit(name, top)
+        if found[_COPY] is not None:
+            gz.zfs.inherit(_COPY, top, recursive=True)
 
 
 def _limit(text: str | None) -> str:

@@ -85,11 +85,13 @@ class Transfer:
         return self._ended.is_set()
 
     def end(self) -> None:
-        """End it, from another thread: whatever streams now stops."""
+        """End it, from another thread: whatever streams now stops, on both nodes."""
         self._ended.set()
         with self._lock:
             if self._stream is not None:
                 self._stream.kill()
+                # ends what the target does with it; the next command connects again
+                self.target.close()
 
     def check(self) -> None:
         """Raise Ended if somebody wants its end."""

@@ -290,7 +290,8 @@ class World(fixtures.Fixture):
 
     def follow(self) -> None:
         """Wait until the driver hears from the node again."""
-        waits.until(lambda: self.driver._watch.current, "the driver to find back to its node")
+        for driver in (self.driver, *([self.other.driver] if self.other else [])):
+            waits.until(lambda: driver._watch.current, "the driver to find back to its node")
 
     def image(self, kind: str, *, new: bool = False) -> Any:
         """The ImageMeta of a small image, one of its own if wanted."""

@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cold migration, and resize to another node: what a server is before, it is there."""
 
+import contextlib
+import json
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
+from nova_smartos import conf as smartos_conf
+from nova_smartos.operations import transfer
+from tests import waits
 from tests.functional import cloud as cloud_module
 
 pytestmark = cloud_module.QUIET
 
 FILE = "/root/nst-file"
+PS = ("-z", "global", "-o", "pid,args")
 
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[cloud_module.Cloud]:
-    with cloud_module.Cloud(moves=True) as cloud:
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(transfer, "FIRST_PAUSE", 0.05)
+        cloud = stack.enter_context(cloud_module.Cloud(moves=True))
         cloud.add_compute("compute2")
         yield cloud
 
@@ -108,9 +118,9 @@ def named(cloud: cloud_module.Cloud, server: Mapping[str, Any], host: str) -> li
 
 KINDS = {
     "zone": ("zone", {}, {}),
-    "delegated": ("zone", {"ephemeral": 1}, {}),
+    "delegated": ("zone", {"ephemeral": 1}, {"config_drive": True}),
     "lx": ("lx", {}, {}),
-    "bhyve": ("disk", {"disk": 1, "ephemeral": 1, "swap": 64}, {}),
+    "bhyve": ("disk", {"disk": 1, "ephemeral": 1, "swap": 64}, {"config_drive": True}),
     "kvm": ("disk", {"disk": 1, "ephemeral": 1, "specs": {"smartos:brand": "kvm"}}, {}),
 }
 
@@ -150,3 +160,154 @@ def test_all_of_it_moves(cloud: cloud_module.Cloud, name: str) -> None:
     assert not [each for each in named(cloud, server, source) if "nova-move" in each]
     cloud.delete(server)
     assert [named(cloud, server, each) for each in cloud.nodes] == [[], []]
+
+
+@pytest.mark.parametrize("name", ["zone", "bhyve"])
+def test_another_flavor_may_be_elsewhere(cloud: cloud_module.Cloud, name: str) -> None:
+    kind = "zone" if name == "zone" else "disk"
+    server = cloud.boot(kind, flavor=cloud.flavor(disk=1), networks=[{"port": cloud.port()}])
+    source = host(cloud, server)
+    cloud.act(server, "resize", {"flavorRef": cloud.flavor(vcpus=2, ram=512, disk=2)})
+    cloud.wait(server, "VERIFY_RESIZE")
+    vm = cloud.vm(server, host(cloud, server))
+    assert host(cloud, server) == other(source)
+    sizes = [disk["size"] for disk in vm.get("disks", [])] or [vm["quota"] * 1024]
+    assert (vm["max_physical_memory"] >= 512, sizes) == (True, [2048])
+    cloud.act(server, "confirmResize")
+    cloud.wait(server)
+    assert server["id"] not in cloud.vms(source)
+    cloud.delete(server)
+
+
+# What goes wrong
+
+
+@contextlib.contextmanager
+def spoilt(
+    cloud: cloud_module.Cloud, where: str, tool: str, kind: str, match: str, *more: str
+) -> Iterator[None]:
+    """The first run of a tool goes wrong on a node, as it must come to."""
+    node = cloud.nodes[where]
+    words = ("--match", match, "--count", "1", "--stderr", "the node is ill\n", *more)
+    node.command("fault", str(node.directory), "add", tool, kind, *words)
+    try:
+        yield
+        assert met(cloud, where) == 1
+    finally:
+        node.command("fault", str(node.directory), "clear")
+
+
+def met(cloud: cloud_module.Cloud, where: str) -> int:
+    node = cloud.nodes[where]
+    return int(json.loads(node.command("fault", str(node.directory), "list"))[0]["met"])
+
+
+def stays(cloud: cloud_module.Cloud, server: Mapping[str, Any], source: str) -> None:
+    """Wait until a move was given up; the server is as it was, and nothing of it elsewhere."""
+
+    def told() -> bool:
+        path = f"/servers/{server['id']}/os-instance-actions"
+        last = cloud.api.api_get(path).body["instanceActions"][0]
+        events = cloud.api.api_get(f"{path}/{last['request_id']}").body["instanceAction"]["events"]
+        return any(event["result"] == "Error" for event in events)
+
+    waits.until(told, "the move to fail")
+    assert cloud.wait(server)["OS-EXT-SRV-ATTR:host"] == source
+    vm = cloud.vm(server, source)
+    assert (vm["state"], vm["autoboot"]) == ("running", True)
+    assert "nova:moved" not in vm["internal_metadata"]
+    assert not [each for each in named(cloud, server, source) if "nova-move" in each]
+    assert named(cloud, server, other(source)) == []
+
+
+@pytest.mark.parametrize("kind", ["lose-before", "die-after"])
+def test_a_link_that_breaks_costs_nothing_but_time(cloud: cloud_module.Cloud, kind: str) -> None:
+    server = cloud.boot()
+    source = host(cloud, server)
+    put(cloud, server, "kept")
+    with spoilt(cloud, other(source), "zfs", kind, "^receive"):
+        cloud.act(server, "migrate")
+        cloud.wait(server, "VERIFY_RESIZE")
+    assert (host(cloud, server), held(cloud, server)) == (other(source), "kept")
+    cloud.delete(server)
+    assert [named(cloud, server, each) for each in cloud.nodes] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("tool", "match", "where"),
+    [("zfs", "^snapshot", "source"), ("vmadm", "^stop", "source"), ("vmadm", "^receive", "target")],
+)
+def test_a_move_that_fails_leaves_all_as_it_was(
+    cloud: cloud_module.Cloud, tool: str, match: str, where: str
+) -> None:
+    server = cloud.boot()
+    source = host(cloud, server)
+    with spoilt(cloud, source if where == "source" else other(source), tool, "fail", match):
+        cloud.act(server, "migrate")
+        stays(cloud, server, source)
+    cloud.delete(server)
+
+
+def test_a_full_pool_refuses_a_server(cloud: cloud_module.Cloud) -> None:
+    server = cloud.boot()
+    source = host(cloud, server)
+    node = cloud.nodes[other(source)]
+    node.command("fault", str(node.directory), "disk", "full")
+    try:
+        cloud.act(server, "migrate")
+        stays(cloud, server, source)
+    finally:
+        node.command("fault", str(node.directory), "disk", "free")
+    cloud.delete(server)
+
+
+def test_a_node_that_is_not_known_gets_nothing(
+    cloud: cloud_module.Cloud, tmp_path: pathlib.Path
+) -> None:
+    server = cloud.boot()
+    source = host(cloud, server)
+    nobody = tmp_path / "known_hosts"
+    nobody.write_text("")
+    known = cloud_module.CONF.smartos.known_hosts_file
+    cloud_module.CONF.set_override("known_hosts_file", str(nobody), smartos_conf.GROUP)
+    try:
+        cloud.act(server, "migrate")
+        stays(cloud, server, source)
+    finally:
+        cloud_module.CONF.set_override("known_hosts_file", known, smartos_conf.GROUP)
+    cloud.delete(server)
+
+
+def test_a_deletion_ends_a_move(cloud: cloud_module.Cloud) -> None:
+    server = cloud.boot()
+    target = other(host(cloud, server))
+    with spoilt(cloud, target, "zfs", "hang", "^receive"):
+        cloud.act(server, "migrate")
+        waits.until(lambda: met(cloud, target), "the copy to begin")
+        cloud.api.delete_server(server["id"])
+        source = cloud.nodes[other(target)]
+        waits.until(lambda: "zfs send" not in source.tool("ps", *PS), "the stream to end")
+    # only now the node's own command goes on, with what had come to it
+    cloud.gone(server)
+    assert [named(cloud, server, each) for each in cloud.nodes] == [[], []]
+
+
+def test_a_server_that_does_not_start_there_is_there_all_the_same(
+    cloud: cloud_module.Cloud,
+) -> None:
+    server = cloud.boot(networks=[{"port": cloud.port()}])
+    source = host(cloud, server)
+    put(cloud, server, "kept")
+    with spoilt(cloud, other(source), "vmadm", "fail", "^update"):
+        cloud.act(server, "migrate")
+        cloud.wait(server, "ERROR")
+    assert host(cloud, server) == other(source)
+    left = cloud.vm(server, source)
+    assert (left["state"], left["autoboot"]) == ("stopped", False)
+    cloud.act(server, "os-resetState", {"state": "active"})
+    cloud.act(server, "reboot", {"type": "HARD"})
+    cloud.wait(server)
+    assert held(cloud, server) == "kept"
+    assert len(cloud.vm(server, other(source))["nics"]) == 1
+    cloud.delete(server)
+    cloud.nodes[source].tool("vmadm", "delete", server["id"])
