@@ -425,9 +425,10 @@ def _all() -> Iterator[Operation]:
         yield Operation(f"restore-{guest.name}", guest, (launch, soft_delete), restore, ON)
         yield Operation(f"rescue-{guest.name}", guest, up, rescue, ON)
         yield Operation(f"unrescue-{guest.name}", guest, (launch, rescue), unrescue, ON)
-    for guest in (ZONE, LX, BHYVE, KVM):
-        there = (launch, move)
+    for guest in (ZONE, BHYVE, KVM):
         yield Operation(f"move-{guest.name}", guest, (launch,), move, ON, moves=True)
+    for guest in (ZONE, BHYVE):
+        there = (launch, move)
         yield Operation(f"confirm-move-{guest.name}", guest, there, confirm_move, ON, moves=True)
         yield Operation(f"revert-move-{guest.name}", guest, there, revert_move, ON, moves=True)
     for guest in (ZONE, LX, BHYVE):

@@ -290,8 +290,11 @@ class World(fixtures.Fixture):
 
     def follow(self) -> None:
         """Wait until the driver hears from the node again."""
-        for driver in (self.driver, *([self.other.driver] if self.other else [])):
-            waits.until(lambda: driver._watch.current, "the driver to find back to its node")
+        known = [each._watch for each in self._drivers()]
+        waits.until(lambda: all(each.current for each in known), "the drivers to hear their nodes")
+
+    def _drivers(self) -> list[Any]:
+        return [self.driver, *([self.other.driver] if self.other else [])]
 
     def image(self, kind: str, *, new: bool = False) -> Any:
         """The ImageMeta of a small image, one of its own if wanted."""
