@@ -8,6 +8,7 @@ import dataclasses
 import fnmatch
 import re
 from typing import Any
+from urllib import parse
 
 from oslo_config import cfg, types
 from oslo_log import log
@@ -171,6 +172,22 @@ OPTIONS = [
         "itself brings images that Glance only names (property smartos_image_uuid). Their owner in "
         "Glance must be one of trusted_image_owners. Without it such images are refused.",
     ),
+    cfg.Opt(
+        "peers",
+        type=types.Dict(value_type=types.URI(schemes=["ssh"])),
+        default={},
+        help="The nodes of other nova-compute services, for instances that move there, as "
+        "HOST:ssh://USER@ADDRESS:PORT, separated by commas; HOST is the other's [DEFAULT]host. One "
+        "that is not listed is reached at the address that it gave to Nova, as node_user at "
+        "node_port. key_file and known_hosts_file count for all of them.",
+    ),
+    cfg.IntOpt(
+        "move_bandwidth",
+        default=0,
+        min=0,
+        help="Most MiB that an instance on its way to another node may send in a second; 0 for no "
+        "limit.",
+    ),
     cfg.ListOpt(
         "trusted_image_owners",
         default=[],
@@ -193,11 +210,7 @@ OPTIONS = [
 def connect(conf: cfg.ConfigOpts) -> node.Node:
     """The node that the options describe. Nothing is contacted before the first command."""
     options = conf[GROUP]
-    timeouts = transport.Timeouts(
-        read=options.read_timeout,
-        change=options.change_timeout,
-        stream_idle=options.stream_idle_timeout,
-    )
+    timeouts = _timeouts(options)
     if options.connection == "local":
         LOG.info("SmartOS node: this machine")
         return node.Node.local(tool_path=options.tool_path, timeouts=timeouts)
@@ -236,6 +249,23 @@ def nic_tags(conf: cfg.ConfigOpts, host: str) -> dict[str, str]:
     return found
 
 
+def peer(conf: cfg.ConfigOpts, host: str, address: str) -> node.Node:
+    """The node of another nova-compute, over SSH; `address` is what Nova knows of it."""
+    options = conf[GROUP]
+    url = parse.urlsplit(options.peers.get(host) or f"ssh://{_bracketed(address)}")
+    return node.Node.ssh(
+        url.hostname or "",
+        port=url.port or options.node_port,
+        user=url.username or options.node_user,
+        key_file=options.key_file,
+        known_hosts_file=options.known_hosts_file,
+        tool_path=options.tool_path if options.connection == "ssh" else None,
+        max_connections=1,
+        connect_timeout=options.connect_timeout,
+        timeouts=_timeouts(options),
+    )
+
+
 def register(conf: cfg.ConfigOpts) -> None:
     """Add the [smartos] options to `conf`; adding them twice does no harm."""
     conf.register_opts(OPTIONS, group=GROUP)
@@ -245,3 +275,15 @@ def register(conf: cfg.ConfigOpts) -> None:
 def register_network(conf: cfg.ConfigOpts) -> None:
     """Add those of the [smartos] options that say which wire a port gets."""
     conf.register_opts(NETWORK_OPTIONS, group=GROUP)
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _timeouts(options: Any) -> transport.Timeouts:
+    return transport.Timeouts(
+        read=options.read_timeout,
+        change=options.change_timeout,
+        stream_idle=options.stream_idle_timeout,
+    )

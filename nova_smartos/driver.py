@@ -5,6 +5,7 @@ A method here is a few lines: what takes more than one step stands in `operation
 document into another in `translate`.
 """
 
+import contextlib
 import functools
 
 import nova.conf
@@ -23,11 +24,13 @@ from nova_smartos.operations import (
     image,
     interface,
     locks,
+    move,
     power,
     reconcile,
     rescue,
     resize,
     snapshot,
+    transfer,
     watch,
 )
 from nova_smartos.operations import host as compute_node
@@ -61,6 +64,8 @@ class SmartOSDriver(driver.ComputeDriver):
         self._locks = locks.Locks()
         #: launches that found the node away: Nova deletes them at once, before it tries another
         self._not_begun: set[str] = set()
+        #: what goes to other nodes now
+        self._moves: dict[str, transfer.Transfer] = {}
 
     def init_host(self, host):
         """Meet the node and learn what is on it."""
@@ -174,6 +179,8 @@ class SmartOSDriver(driver.ComputeDriver):
         with errors.still_there():
             # before its turn: whoever makes an image may hold the VM
             self._exports.end(instance.uuid)
+        if (moving := self._moves.get(instance.uuid)) is not None:
+            moving.end()
         with errors.still_there(), self._locks.hold(instance.uuid):
             if instance.uuid in self._not_begun:
                 # the node may still be away, and after an error here Nova tries no other
@@ -341,12 +348,46 @@ class SmartOSDriver(driver.ComputeDriver):
         timeout=0,
         retry_interval=0,
     ):
-        """Refuse what cannot be resized in place; bring a virtual machine down. No disk moves."""
+        """In place: refuse what cannot be, bring a virtual machine down. Else: move the VM."""
+        migration = resize.migration(context, instance)
         with self._locks.hold(instance.uuid):
             stop = functools.partial(power.stop, self._node, self._watch, instance, timeout)
-            with errors.translated(instance.uuid):
-                resize.begin(self._watch, context, instance, flavor, block_device_info, stop=stop)
+            if resize.stays(migration):
+                with errors.translated(instance.uuid):
+                    resize.begin(self._watch, instance, flavor, block_device_info, stop=stop)
+            else:
+                with self._moving(migration) as moving:
+                    move.away(
+                        moving,
+                        self._watch,
+                        instance,
+                        flavor,
+                        identity.Move(migration.uuid, migration.dest_compute),
+                        block_device_info,
+                        stop=stop,
+                        start=functools.partial(power.start, self._node, self._watch, instance),
+                    )
+        # what has gone, has gone already
         return "[]"
+
+    @contextlib.contextmanager
+    def _moving(self, migration):
+        """What goes to another node, for as long as a migration sends it."""
+        options = CONF[smartos_conf.GROUP]
+        uuid = migration.instance_uuid
+        with self._peer(migration) as target:
+            moving = transfer.Transfer(
+                self._node, target, uuid, mib_per_second=options.move_bandwidth
+            )
+            self._moves[uuid] = moving
+            try:
+                yield moving
+            finally:
+                del self._moves[uuid]
+
+    def _peer(self, migration):
+        """The node that a migration leads to."""
+        return smartos_conf.peer(CONF, migration.dest_compute, migration.dest_host)
 
     def finish_migration(
         self,
@@ -362,15 +403,32 @@ class SmartOSDriver(driver.ComputeDriver):
         power_on=True,
         share_info=None,
     ):
-        """Give the VM what the new flavor says."""
+        """Give the VM what the new flavor says; one that has come from elsewhere is ours now."""
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
             with_ = self._resize_options(instance, network_info, block_device_info)
-            vm = resize.finish(self._node, self._watch, instance, **with_)
-            if power_on and vm.hvm:
+            change = functools.partial(resize.finish, self._node, self._watch, instance, **with_)
+            if resize.stays(migration):
+                vm = change()
+            else:
+                vm = move.arrive(
+                    self._node,
+                    self._watch,
+                    instance,
+                    self._served,
+                    network_info=network_info,
+                    change=change,
+                )
+            if power_on and (vm.hvm or not resize.stays(migration)):
                 power.start(self._node, self._watch, instance)
+            self._consoles.record(self._watch.heard(instance.uuid))
 
     def confirm_migration(self, context, migration, instance, network_info):
-        """Nothing to do: the VM is where it was, and there is no other."""
+        """Delete the VM that was left behind; in place there is no other."""
+        if resize.stays(migration):
+            return
+        with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            with self._peer(migration) as target:
+                move.confirm(self._node, target, self._watch, instance)
 
     def finish_revert_migration(
         self,
@@ -382,14 +440,61 @@ class SmartOSDriver(driver.ComputeDriver):
         power_on=True,
         share_info=None,
     ):
-        """Give the VM what the old flavor says: destroy() has left it alone."""
+        """Give the VM what the old flavor says: destroy() has left it alone.
+
+        One that has moved was kept as it was. Nova asks for the same when it starts after a crash.
+        """
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
-            with_ = self._resize_options(instance, network_info, block_device_info)
-            vm = resize.change(
-                self._node, self._watch, instance, instance.flavor, keep_grown=True, **with_
-            )
-            if power_on and vm.hvm:
+            if resize.stays(migration):
+                with_ = self._resize_options(instance, network_info, block_device_info)
+                vm = resize.change(
+                    self._node, self._watch, instance, instance.flavor, keep_grown=True, **with_
+                )
+                boots = vm.hvm
+            else:
+                vm = move.back(self._node, self._watch, instance.uuid)
+                boots = True
+            if power_on and boots:
                 power.start(self._node, self._watch, instance)
+            self._consoles.record(self._watch.heard(instance.uuid))
+        if instance.task_state == task_states.RESIZE_MIGRATING and not resize.stays(migration):
+            with self._peer(migration) as target:
+                move.forget(target, instance.uuid)
+
+    def _end_move(self, instance, network_info, block_device_info):
+        """Let a VM boot whose move broke off, on the node that Nova names.
+
+        There is nothing to do, and it costs nothing, for one that did not move.
+        """
+        goes = identity.moved(self._watch.get(instance.uuid))
+        if goes is None:
+            return
+        if instance.host != self._served:
+            raise node_errors.InvalidState(
+                f"VM {instance.uuid} moves: it is on {instance.host}, says Nova", code="Moved"
+            )
+        if goes.host != self._served:
+            move.back(self._node, self._watch, instance.uuid)
+            return
+        network_info = network_info or instance.get_network_info()
+        with_ = self._resize_options(instance, network_info, block_device_info)
+        change = functools.partial(
+            resize.change,
+            self._node,
+            self._watch,
+            instance,
+            instance.flavor,
+            keep_grown=True,
+            **with_,
+        )
+        move.arrive(
+            self._node,
+            self._watch,
+            instance,
+            self._served,
+            network_info=network_info,
+            change=change,
+        )
 
     def _resize_options(self, instance, network_info, block_device_info):
         seconds = CONF.shutdown_timeout
@@ -442,6 +547,7 @@ class SmartOSDriver(driver.ComputeDriver):
         """Soft: the guest is asked first. Hard: its network is made as Nova has it, too."""
         hard = reboot_type != "SOFT"
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            self._end_move(instance, network_info, block_device_info)
             guest.tell(self._node, [instance], self._watch.vms())
             power.reboot(
                 self._node,
@@ -521,6 +627,7 @@ class SmartOSDriver(driver.ComputeDriver):
     ):
         """Boot the VM, unless it runs."""
         with errors.translated(instance.uuid), self._locks.hold(instance.uuid):
+            self._end_move(instance, network_info, block_device_info)
             guest.tell(self._node, [instance], self._watch.vms())
             self._end_rescue(instance)
             power.start(self._node, self._watch, instance)

@@ -340,6 +340,22 @@ class Checks(upgradecheck.UpgradeCommands):
                 )
 
     @_check
+    def _peers(self) -> Problems:
+        for host in sorted(self._conf[smartos_conf.GROUP].peers):
+            if host == self._conf.host:
+                continue
+            with smartos_conf.peer(self._conf, host, "") as other:
+                try:
+                    other.sysinfo.get()
+                except errors.SmartOSError as error:
+                    yield (
+                        Code.FAILURE,
+                        f"[smartos]peers: the node of {host}: {error}. Servers cannot move there: "
+                        "look whether it is up, lets key_file in, and has its host key in "
+                        "known_hosts_file.",
+                    )
+
+    @_check
     def _images(self) -> Problems:
         pool = self._info.zpool
         if pool is None:
@@ -417,6 +433,7 @@ class Checks(upgradecheck.UpgradeCommands):
         ("Services", _services),
         ("Identity", _identity),
         ("Networks", _networks),
+        ("Peers", _peers),
         ("Images", _images),
         ("Inventory", _inventory),
         ("Placement", _placement),

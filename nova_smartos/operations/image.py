@@ -470,7 +470,7 @@ class Images:
         self._gz.zfs.snapshot(f"{dataset}@final")
         staged.callback(self._discard, f"{name}.zfs")
         with self._gz.zfs.send(f"{dataset}@final") as stream:
-            counted = _Counted(stream)
+            counted = Counted(stream)
             self._gz.files.write(f"{name}.zfs", counted)
         return manifest.Data(counted.sha1.hexdigest(), counted.size_bytes, "none")
 
@@ -501,7 +501,7 @@ class Images:
     ) -> tuple[manifest.Data, bytes]:
         """The file as it came, and its SHA-256, which a signature is over."""
         staged.callback(self._discard, f"{name}.zfs")
-        counted = _Counted(source)
+        counted = Counted(source)
         self._gz.files.write(f"{name}.zfs", counted)
         compression = manifest.compression(counted.start)
         data = manifest.Data(counted.sha1.hexdigest(), counted.size_bytes, compression)
@@ -560,7 +560,7 @@ class _Asker:
     wish: download.Wish
 
 
-class _Counted:
+class Counted:
     """A source of bytes that remembers what has come through it."""
 
     def __init__(self, source: Any) -> None:

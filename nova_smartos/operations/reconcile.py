@@ -50,6 +50,7 @@ class Kind(enum.StrEnum):
     """What can be wrong, as the audit prints it."""
 
     ALLOCATION = "allocation-without-instance"
+    COPY = "vm-copy-left-over"
     DATASET = "dataset-left-over"
     FILE = "file-left-over"
     HALF_MADE = "vm-half-made"
@@ -184,10 +185,18 @@ def _is_ours(vm: vms.Vm, host: str) -> bool:
     return mark is not None and mark.host == host
 
 
+def _is_copy(vm: vms.Vm, host: str) -> bool:
+    """Whether a move has made it here for this host, and it has not arrived yet."""
+    move = identity.moved(vm)
+    return move is not None and move.host == host and not _is_ours(vm, host)
+
+
 def _vm_findings(there: Observed, desired: Desired) -> Iterator[Finding]:
     for vm in there.vms:
         if whose := identity.stands_in_for(vm):
             yield from _stand_in_finding(vm, desired.instances.get(whose), whose)
+        elif _is_copy(vm, desired.host):
+            yield from _copy_finding(vm, desired.instances.get(vm.uuid), desired.host)
         elif _is_ours(vm, desired.host):
             instance = desired.instances.get(vm.uuid)
             yield from _vm_finding(vm, instance, desired.host)
@@ -233,6 +242,33 @@ def _vm_finding(vm: vms.Vm, instance: Instance | None, host: str) -> Iterator[Fi
         )
     elif instance.macs is not None and instance.launched and instance.vm_state not in _OWN_NICS:
         yield from _nic_finding(vm, instance.macs)
+
+
+def _copy_finding(vm: vms.Vm, instance: Instance | None, host: str) -> Iterator[Finding]:
+    if instance is None or instance.task_state is not None:
+        return
+    if instance.deleted:
+        yield Finding(
+            Kind.COPY,
+            vm.uuid,
+            "the copy of a VM that moved here; Nova has deleted the instance",
+            f"vmadm delete {vm.uuid}",
+            Action.DELETE_VM,
+        )
+    elif instance.host == host:
+        yield Finding(
+            Kind.COPY,
+            vm.uuid,
+            "its move here did not end; Nova says that it is here",
+            "openstack server reboot --hard",
+        )
+    else:
+        yield Finding(
+            Kind.COPY,
+            vm.uuid,
+            f"its move here did not end; Nova says that it is on {instance.host or 'no host'}",
+            f"if it is there: vmadm delete {vm.uuid}, or move it here again",
+        )
 
 
 def _stand_in_finding(vm: vms.Vm, instance: Instance | None, whose: str) -> Iterator[Finding]:
@@ -492,7 +528,8 @@ def mend(gz: node.Node, found: Iterable[Finding], *, reap: bool) -> list[Finding
     """
     left = []
     for each in found:
-        if each.action is None or (each.kind is Kind.VM_DELETED and not reap):
+        of_deleted = each.kind in (Kind.COPY, Kind.VM_DELETED)
+        if each.action is None or (of_deleted and not reap):
             LOG.warning("%s %s: %s. What to do: %s", *_told(each))
             left.append(each)
             continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resize on the same node: the VM stays where and what it is, and has what its new flavor says.
+"""Resize: the VM stays what it is, and has what its new flavor says.
 
 Zones go on running. A virtual machine is down while it changes. Disks never shrink: a revert takes
 back everything but disks that have grown, since only the guest knows what it keeps at their end.
@@ -28,7 +28,6 @@ LOG = log.getLogger(__name__)
 
 def begin(
     known: watch.Watch,
-    context: nova_context.RequestContext,
     instance: instances.Instance,
     flavor: flavors.Flavor,
     block_device_info: Mapping[str, Any] | None,
@@ -36,24 +35,29 @@ def begin(
     stop: Callable[[], None],
 ) -> None:
     """Refuse what cannot be before anything has changed; then bring a virtual machine down."""
-    if not in_place(context, instance):
-        raise faults.Refused(
-            "a VM cannot move to another SmartOS node yet; with "
-            "allow_resize_to_same_host it can be resized where it is"
-        )
     try:
         with faults.translated(instance.uuid):
-            _check_sizes(instance.flavor, flavor)
             vm = known.get(instance.uuid, fresh=True)
-            wanted = _wanted(vm, instance, flavor)
-            listed = _listed(block_device_info)
-            payload.resized(vm, wanted, flavor, block_device_info=listed)
-            payload.volumes(vm, wanted, flavor, block_device_info=listed)
+            check(vm, instance, flavor, block_device_info)
     except exception.NovaException as error:
         # as Nova wants it from those who have done nothing yet: the instance is as it was
         raise exception.InstanceFaultRollback(error) from error
     if vm.hvm:
         stop()
+
+
+def check(
+    vm: vms.Vm,
+    instance: instances.Instance,
+    flavor: flavors.Flavor,
+    block_device_info: Mapping[str, Any] | None,
+) -> None:
+    """Refuse a flavor that the VM cannot have."""
+    _check_sizes(instance.flavor, flavor)
+    wanted = _wanted(vm, instance, flavor)
+    listed = _listed(block_device_info)
+    payload.resized(vm, wanted, flavor, block_device_info=listed)
+    payload.volumes(vm, wanted, flavor, block_device_info=listed)
 
 
 def change(
@@ -145,12 +149,20 @@ def finish(
 
 def in_place(context: nova_context.RequestContext, instance: instances.Instance) -> bool:
     """Whether the migration that is under way leads back to the host that it comes from."""
-    moves = instance.migration_context
-    if moves is None:
-        return False
-    migration = migrations.Migration.get_by_id_and_instance(
-        context, moves.migration_id, instance.uuid
+    return instance.migration_context is not None and stays(migration(context, instance))
+
+
+def migration(
+    context: nova_context.RequestContext, instance: instances.Instance
+) -> migrations.Migration:
+    """The migration that is under way."""
+    return migrations.Migration.get_by_id_and_instance(
+        context, instance.migration_context.migration_id, instance.uuid
     )
+
+
+def stays(migration: migrations.Migration) -> bool:
+    """Whether a migration leads back to the host that it comes from."""
     return bool(migration.source_compute == migration.dest_compute)
 
 

@@ -7,6 +7,7 @@ create and update drop properties that a brand does not have and report success:
 
 import contextlib
 import dataclasses
+import io
 import re
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -17,6 +18,8 @@ from nova_smartos.smartos._tool import text
 
 #: A VM that waits for its guest longer than this has failed, says vmadm; HVM wait by their RAM.
 PROVISION_SECONDS = 300
+#: What stands before each chunk of a bundle.
+_BUNDLE_HEADER_BYTES = 512
 #: One event may carry every VM of the node.
 MAX_EVENT_BYTES = 256 * 2**20
 
@@ -68,6 +71,8 @@ TEXTS = (
     text(r"indestructible_(?:zoneroot|delegated) is set", errors.InvalidState, "Indestructible"),
     text(r"Unable to delete VM \S+ the following VMs", errors.InvalidState, "VolumesShared"),
     text(r"ENOENT, open '/etc/zones/\S+-receiving.json'", errors.InvalidState, "NotReceiving"),
+    text(r"Unable to complete install for \S+ zone is still missing", errors.InvalidState,
+         "DatasetsMissing"),
     # never for this brand or platform
     text(r".*snapshots for \S+ VMs currently unsupported", errors.Unsupported, "Snapshots"),
     text(r"Cannot currently snapshot zones that have datasets", errors.Unsupported, "Snapshots"),
@@ -261,6 +266,14 @@ class Vmadm(_tool.Tool):
         """
         return _created(self._input(source, "receive"))
 
+    def receive_record(self, document: Mapping[str, Any]) -> str:
+        """vmadm receive < BUNDLE of the VM's object alone: its datasets are there already.
+
+        Code DatasetsMissing: they are not. The VM stays in state receiving, and install() finishes
+        it once they are.
+        """
+        return self.receive(io.BytesIO(_bundle(self._document(document))))
+
     def reprovision(self, uuid: str, image_uuid: str, *, seconds: float | None = None) -> None:
         """vmadm reprovision UUID < {"image_uuid": …}"""
         payload = {"image_uuid": self._uuid(image_uuid)}
@@ -395,6 +408,15 @@ def properties(error: errors.ToolError) -> tuple[str, ...]:
     """The properties that a refused payload is refused for, as vmadm names them."""
     found = _NAMED.search(error.stderr)
     return tuple(found[1].split(",")) if found else ()
+
+
+def _bundle(document: bytes) -> bytes:
+    """One chunk as vmadm send writes it: a header of fields that end in NUL, and whole blocks."""
+    padding = bytes(-len(document) % _BUNDLE_HEADER_BYTES)
+    size, padded = len(document), len(document) + len(padding)
+    fields = ("MAGIC-VMBUNDLE", "1", "CHECKSUM", "JSON", size, padded)
+    header = b"".join(b"%s\0" % str(field).encode() for field in fields)
+    return header.ljust(_BUNDLE_HEADER_BYTES, b"\0") + document + padding
 
 
 def _create_seconds(payload: Mapping[str, Any]) -> float:

@@ -184,12 +184,16 @@ class Zfs(_tool.Tool):
         resumable: bool = False,
         unmounted: bool = True,
     ) -> None:
-        """zfs receive [-u] [-s] [-F] [-x PROPERTY …] [-o PROPERTY=VALUE …] DATASET < STREAM"""
+        """zfs receive [-u] [-s] [-F] [-o PROPERTY=VALUE …] [-x PROPERTY …] DATASET < STREAM
+
+        What is set stands first, for ps shows no more than the beginning.
+        """
         flags = ["-u"] if unmounted else []
         flags += (["-s"] if resumable else []) + (["-F"] if force else [])
+        flags += self._options(properties)
         for each in exclude:
             flags += ["-x", self._property(each)]
-        self._input(source, "receive", *flags, *self._options(properties), self._any(target))
+        self._input(source, "receive", *flags, self._any(target))
 
     def receive_abort(self, dataset: str) -> None:
         """zfs receive -A DATASET: give up what a broken, resumable receive has left."""

@@ -24,6 +24,8 @@ PORT = "nova:port:"
 RESCUED = "nova:rescued"
 #: On the zone that does a rescued zone's work: whose.
 STANDS_IN = "nova:stands_in_for"
+#: On a VM and its copy while it moves to another node: neither boots before Nova has said which.
+MOVED = "nova:moved"
 # Raised when a reader of the old form would misread the new one.
 _VERSION = 1
 _STILLBORN = frozenset(
@@ -62,6 +64,14 @@ class Identity:
         return cls(flavor=flavor, **values)
 
 
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """Where a VM goes, and by which of Nova's migrations."""
+
+    migration: str
+    host: str
+
+
 def mark(
     instance: "instances.Instance",
     flavor: "flavors.Flavor | None" = None,
@@ -96,6 +106,24 @@ def mark(
         "created_at": instance.created_at.isoformat() if instance.created_at else "",
     }
     return {KEY: json.dumps(document, sort_keys=True, separators=(",", ":"))}
+
+
+def move_mark(move: Move) -> dict[str, str]:
+    """What internal_metadata holds of a VM that has gone to another node, and of its copy there."""
+    text = json.dumps(dataclasses.asdict(move), sort_keys=True, separators=(",", ":"))
+    return {MOVED: text}
+
+
+def moved(vm: vms.Vm) -> Move | None:
+    """Where the VM has gone, or was to go; None for one that stays, or has arrived."""
+    text = vm.internal_metadata.get(MOVED)
+    if text is None:
+        return None
+    try:
+        return Move(**json.loads(text))
+    except (TypeError, ValueError):
+        # whatever it says, such a VM must not boot
+        return Move("", "")
 
 
 def of(vm: vms.Vm) -> Identity | None:

@@ -180,8 +180,8 @@ def furnished(document: Mapping[str, Any], guest: Guest) -> dict[str, Any]:
         if "flexible_disk_size" in document:
             made["flexible_disk_size"] = document["flexible_disk_size"] + DRIVE_MIB
     elif guest.tree is not None:
-        place = f"{files.FOLDER}/{folder(document['uuid'])}"
-        mount = {"type": "lofs", "source": place, "target": SEED, "options": ["ro", "nodevices"]}
+        mount = drive_mount(document["uuid"])
+        place = mount["source"]
         made["filesystems"] = [*document.get("filesystems", []), mount]
     else:
         return made
@@ -192,6 +192,12 @@ def furnished(document: Mapping[str, Any], guest: Guest) -> dict[str, Any]:
 def folder(uuid: str) -> str:
     """The name of the folder that is a zone's config drive."""
     return f"drive-{uuid}"
+
+
+def drive_mount(uuid: str) -> dict[str, Any]:
+    """How a zone sees the folder that is its config drive."""
+    place = f"{files.FOLDER}/{folder(uuid)}"
+    return {"type": "lofs", "source": place, "target": SEED, "options": ["ro", "nodevices"]}
 
 
 def drive_volume(uuid: str, internal_metadata: Mapping[str, Any]) -> str | None:

@@ -80,6 +80,47 @@ def test_send_and_receive(target, create, brand):
         assert held(target, made) == "kept\0exactly"
 
 
+def record(vm):
+    """What tells vmadm of a VM whose datasets, metadata among them, come by themselves."""
+    left_out = ("customer_metadata", "internal_metadata", "nics", "snapshots", "tags")
+    return {key: value for key, value in vm.document.items() if key not in left_out}
+
+
+@pytest.mark.known("from source")
+def test_receive_of_a_record_after_its_datasets(target, create):
+    """A bundle of the object alone makes the VM of datasets that are there already."""
+    made = create("joyent-minimal", customer_metadata={"k": "v"})
+    put(target, made, b"kept")
+    target.node.vmadm.stop(made)
+    before = target.node.vmadm.get(made)
+    target.node.zfs.snapshot(f"zones/{made}@nst")
+    with target.node.zfs.send(f"zones/{made}@nst", properties=True) as stream:
+        data = stream.read()
+    target.node.vmadm.delete(made)
+    target.node.zfs.receive(io.BytesIO(data), f"zones/{made}")
+    assert target.node.vmadm.receive_record(record(before)) == made
+    vm = target.node.vmadm.get(made)
+    assert (vm.state, vm.autoboot, dict(vm.customer_metadata)) == ("stopped", False, {"k": "v"})
+    assert (vm.quota_gib, vm.create_timestamp) == (before.quota_gib, before.create_timestamp)
+    target.node.vmadm.start(made)
+    assert held(target, made) == "kept"
+
+
+@pytest.mark.known("from source")
+def test_receive_of_a_record_before_its_datasets(target, create):
+    """Without them the VM stays in state receiving, which nothing boots."""
+    made = create("joyent-minimal", autoboot=False)
+    before = target.node.vmadm.get(made)
+    target.node.vmadm.delete(made)
+    with pytest.raises(errors.InvalidState) as raised:
+        target.node.vmadm.receive_record(record(before))
+    assert raised.value.code == "DatasetsMissing"
+    assert target.node.vmadm.get(made).state == "receiving"
+    with pytest.raises(errors.SmartOSError):
+        target.node.vmadm.start(made)
+    target.node.vmadm.delete(made)
+
+
 @pytest.mark.known("recorded")
 def test_receive_of_garbage(target):
     """What is no bundle is refused."""

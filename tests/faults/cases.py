@@ -6,6 +6,7 @@ them with each kind of fault is a case, and so is each command that only a fault
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -58,7 +59,12 @@ def trace(world: worlds.World, operation: operations.Operation) -> dict[faulty.S
     """The commands of the operation when nothing goes wrong, and which of them have input."""
     server = operation.server(world)
     with world.transport.operating():
-        operation.act(world, server)
+        if operation.moves:
+            world.transport.between = functools.partial(_one_at_most, world, server)
+        try:
+            operation.act(world, server)
+        finally:
+            world.transport.between = lambda: None
     steps = dict(world.transport.has_input)
     wrong = operation.wrong(world, server)
     assert not wrong, wrong
@@ -67,6 +73,11 @@ def trace(world: worlds.World, operation: operations.Operation) -> dict[faulty.S
     world.deleted(server)
     world.tidy()
     return steps
+
+
+def _one_at_most(world: worlds.World, server: worlds.Server) -> None:
+    found = world.runnable(server.instance.uuid)
+    assert len(found) <= 1, f"it can run on both: {found}"
 
 
 def cases(operation: str, steps: dict[faulty.Step, bool]) -> Iterator[Case]:
@@ -138,7 +149,7 @@ def _run(world: worlds.World, operation: operations.Operation, case: Case, found
     if not found.fired:
         found.violations.append(_unfired(case))
     if any(fault.kind is Kind.FULL for fault in fired):
-        world.act_on_node("free")
+        world.free()
     if isinstance(error, faulty.Killed):
         world.stop()
         world.start()
@@ -221,6 +232,9 @@ def _settle(
         found.violations.append(f"after a retry: {wrong}")
     operations.delete(world, server)
     world.deleted(server)
+    if operation.moves:
+        # Nova's periodic look at migrations that failed
+        world.driver.delete_instance_files(server.instance)
     if operation.guest.new_image:
         # of what an import leaves Nova's periodic look at images takes care
         world.driver.manage_image_cache(world.context, [])

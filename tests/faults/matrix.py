@@ -104,7 +104,7 @@ def _told(outcome: cases.Outcome) -> cases.Outcome:
 
 def _pool(jobs: int, names: list[str]) -> Iterable[list[cases.Outcome]]:
     # the longest first, so that no process is left alone with one at the end
-    long = ("resize", "rescue", "import", "restart", "cache", "preserving", "drive")
+    long = ("move", "resize", "rescue", "import", "restart", "cache", "preserving", "drive")
     ordered = sorted(names, key=lambda name: [word not in name for word in long])
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:

@@ -14,6 +14,7 @@ from tests.faults import world as worlds
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    from nova import exception
     from nova.compute import power_state, task_states, vm_states
 
 from nova_smartos import conf as smartos_conf
@@ -54,10 +55,13 @@ class Operation:
     wanted: int | None
     launches: bool = False
     silent: bool = False
+    moves: bool = False
 
     def server(self, world: worlds.World) -> worlds.Server:
         """A server in the state before."""
         guest = self.guest
+        if self.moves:
+            world.two()
         server = world.server(
             guest.image,
             specs=guest.specs,
@@ -80,15 +84,18 @@ class Operation:
 
     def _wrong(self, world: worlds.World, server: worlds.Server) -> str:
         uuid = server.instance.uuid
+        driver, gz = world.place(server.instance.host)
+        if self.moves and (runnable := world.runnable(uuid)) != [server.instance.host]:
+            return f"it can run on {runnable}, and Nova has it on {server.instance.host}"
         try:
-            vm = world.gz.vmadm.get(uuid)
+            vm = gz.vmadm.get(uuid)
         except errors.NotFound:
             return "" if self.wanted is None else "there is no VM"
         if self.wanted is None:
             return "the VM is still there"
         if server.made is not None and (found := _wrong_image(world, server)):
             return found
-        state = world.driver.get_info(server.instance, use_cache=False).state
+        state = driver.get_info(server.instance, use_cache=False).state
         if state != self.wanted:
             return f"power state {state} instead of {self.wanted}; the VM is {vm.state}"
         if server.instance.vm_state == vm_states.RESCUED:
@@ -130,14 +137,18 @@ def launch(world: worlds.World, server: worlds.Server) -> None:
 
 
 def delete(world: worlds.World, server: worlds.Server) -> None:
-    """The user's deletion, whatever was under way."""
+    """The user's deletion, whatever was under way; a move is confirmed before."""
+    instance = server.instance
+    if instance.vm_state == vm_states.RESIZED and instance.host != worlds.HOST:
+        confirm_move(world, server)
     _task(server, task_states.DELETING)
     destroy(world, server)
 
 
 def destroy(world: worlds.World, server: worlds.Server) -> None:
     """ComputeManager ends an instance, or cleans up after a failed build."""
-    world.driver.destroy(world.context, server.instance, server.network, {})
+    driver, _ = world.place(server.instance.host)
+    driver.destroy(world.context, server.instance, server.network, {})
 
 
 def stop(world: worlds.World, server: worlds.Server) -> None:
@@ -328,6 +339,54 @@ def revert_resize(world: worlds.World, server: worlds.Server) -> None:
     _task(server, None)
 
 
+def move(world: worlds.World, server: worlds.Server) -> None:
+    """Cold migration, until it waits for the user's word; what an operator does if it broke off."""
+    instance, network = server.instance, server.network
+    instance.refresh()
+    if instance.host != worlds.HOST:
+        world.two().driver.reboot(world.context, instance, network, "HARD")
+    else:
+        migration = world.moved(server)
+        _task(server, task_states.RESIZE_MIGRATING)
+        try:
+            world.driver.migrate_disk_and_power_off(
+                world.context, instance, migration.dest_host, instance.flavor, network, {}, 2, 1
+            )
+        except exception.InstanceFaultRollback:
+            _task(server, None)
+            raise
+        instance.host = worlds.TARGET
+        _task(server, task_states.RESIZE_FINISH)
+        world.two().driver.finish_migration(
+            world.context, migration, instance, "[]", network, server.image, False, {}, {}, True
+        )
+    instance.vm_state = vm_states.RESIZED
+    _task(server, None)
+
+
+def confirm_move(world: worlds.World, server: worlds.Server) -> None:
+    """The user's yes."""
+    instance = server.instance
+    world.driver.confirm_migration(world.context, world.migration(server), instance, server.network)
+    instance.vm_state = vm_states.ACTIVE
+    instance.save()
+
+
+def revert_move(world: worlds.World, server: worlds.Server) -> None:
+    """The user's no: the VM that moved is deleted, and the other one is as it was."""
+    instance, network = server.instance, server.network
+    if instance.host != worlds.HOST:
+        _task(server, task_states.RESIZE_REVERTING)
+        destroy(world, server)
+        instance.host = worlds.HOST
+        instance.save()
+    world.driver.finish_revert_migration(
+        world.context, instance, network, world.migration(server), {}, True
+    )
+    instance.vm_state = vm_states.ACTIVE
+    _task(server, None)
+
+
 def rescue(world: worlds.World, server: worlds.Server) -> None:
     """Stop, and boot from the rescue image: here the server's own."""
     world.driver.power_off(server.instance, 0, 0)
@@ -436,6 +495,12 @@ def _all() -> Iterator[Operation]:
         yield Operation(f"restore-{guest.name}", guest, (launch, soft_delete), restore, ON)
         yield Operation(f"rescue-{guest.name}", guest, up, rescue, ON)
         yield Operation(f"unrescue-{guest.name}", guest, (launch, rescue), unrescue, ON)
+    for guest in (ZONE, BHYVE, KVM):
+        yield Operation(f"move-{guest.name}", guest, (launch,), move, ON, moves=True)
+    for guest in (ZONE, BHYVE):
+        there = (launch, move)
+        yield Operation(f"confirm-move-{guest.name}", guest, there, confirm_move, ON, moves=True)
+        yield Operation(f"revert-move-{guest.name}", guest, there, revert_move, ON, moves=True)
     for guest in (ZONE, LX, BHYVE):
         yield Operation(
             f"rebuild-preserving-{guest.name}", guest, (launch,), rebuild_preserving, ON

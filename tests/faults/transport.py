@@ -129,19 +129,27 @@ def _read(stream: BinaryIO) -> str:
     return stream.read().decode("utf-8", "surrogateescape")
 
 
-class Faulty:
-    """Carries the commands of the thread that operates, and those of others unharmed.
+@dataclasses.dataclass(frozen=True)
+class Door:
+    """The way to a node: `act` holds what that itself does, "reboot" and "full"."""
 
-    `act` holds what the node itself does: "reboot" and "full".
-    """
+    inner: transport.Transport
+    act: Callable[[str], None]
+    #: stands before the names of its commands
+    where: str = ""
+
+
+class Faulty:
+    """Carries the commands of the thread that operates, and those of others unharmed."""
 
     def __init__(self, inner: transport.Transport, act: Callable[[str], None]) -> None:
-        self._inner = inner
-        self._act = act
+        self._door = Door(inner, act)
         self._thread: int | None = None
         self._counts: Counter[str] = Counter()
         self._dead = False
         self._step = Step("", 0)
+        #: called before each command of the operation
+        self.between: Callable[[], None] = lambda: None
         self.steps: list[Step] = []
         self.has_input: dict[Step, bool] = {}
         self.faults: list[Fault] = []
@@ -162,36 +170,46 @@ class Faulty:
         """Another nova-compute begins."""
         self._dead = False
 
-    def run(self, command: transport.Command) -> transport.Result:
+    def beside(self, inner: transport.Transport, act: Callable[[str], None], where: str) -> Any:
+        """Carries the commands of the same nova-compute to another node."""
+        return _Beside(self, Door(inner, act, where))
+
+    def run(self, command: transport.Command, door: Door | None = None) -> transport.Result:
         """Run to the end, spoilt or not."""
-        with self._spoiling(command, bool(command.stdin)) as kind:
+        door = door or self._door
+        with self._spoiling(command, bool(command.stdin), door) as kind:
             if kind is None:
-                return self._inner.run(command)
+                return door.inner.run(command)
             try:
-                return self._spoilt(command, kind)
+                return self._spoilt(command, kind, door)
             except _Over as over:
                 return over.result
 
     @contextlib.contextmanager
-    def stream(self, command: transport.Command) -> Iterator[Any]:
+    def stream(self, command: transport.Command, door: Door | None = None) -> Iterator[Any]:
         """Start a command, spoilt or not."""
-        with self._spoiling(command, command.argv[0] == "dd") as kind:
+        door = door or self._door
+        reads = command.argv[0] == "dd" or command.argv[:2] == ("zfs", "receive")
+        with self._spoiling(command, reads, door) as kind:
             with contextlib.ExitStack() as stack:
-                yield self._streamed(stack, command, kind)
+                yield self._streamed(stack, command, kind, door)
 
     def close(self) -> None:
-        self._inner.close()
+        self._door.inner.close()
 
     @contextlib.contextmanager
-    def _spoiling(self, command: transport.Command, has_input: bool) -> Iterator[Kind | None]:
+    def _spoiling(
+        self, command: transport.Command, has_input: bool, door: Door
+    ) -> Iterator[Kind | None]:
         if self._dead:
             raise Killed
-        yield self._taken(command, has_input)
+        yield self._taken(command, has_input, door)
 
-    def _taken(self, command: transport.Command, has_input: bool) -> Kind | None:
+    def _taken(self, command: transport.Command, has_input: bool, door: Door) -> Kind | None:
         if threading.get_ident() != self._thread:
             return None
-        name = named(command.argv)
+        self.between()
+        name = door.where + named(command.argv)
         self._counts[name] += 1
         self._step = step = Step(name, self._counts[name])
         self.steps.append(step)
@@ -203,16 +221,16 @@ class Faulty:
                 return fault.kind
         return None
 
-    def _spoilt(self, command: transport.Command, kind: Kind) -> transport.Result:
-        self._before(command, kind)
+    def _spoilt(self, command: transport.Command, kind: Kind, door: Door) -> transport.Result:
+        self._before(command, kind, door)
         if kind is Kind.CUT_INPUT:
             half = dataclasses.replace(command, stdin=command.stdin[: len(command.stdin) // 2])
-            self._inner.run(half)
+            door.inner.run(half)
             raise self._unknown(command, "the connection broke while it read")
-        result = self._inner.run(command)
-        return self._after(command, kind, result)
+        result = door.inner.run(command)
+        return self._after(command, kind, result, door)
 
-    def _before(self, command: transport.Command, kind: Kind) -> None:
+    def _before(self, command: transport.Command, kind: Kind, door: Door) -> None:
         """All that keeps a command from running; returns when it is to run."""
         if kind is Kind.FAILS:
             raise _Over(self._failed(command))
@@ -225,13 +243,13 @@ class Faulty:
         if kind is Kind.KILLED:
             self._die()
         if kind is Kind.REBOOT:
-            self._act("reboot")
+            door.act("reboot")
             raise self._unknown(command, "the connection was lost")
         if kind is Kind.FULL:
-            self._act("full")
+            door.act("full")
 
     def _after(
-        self, command: transport.Command, kind: Kind, result: transport.Result
+        self, command: transport.Command, kind: Kind, result: transport.Result, door: Door
     ) -> transport.Result:
         if kind is Kind.FAILS_AFTER:
             return self._failed(command)
@@ -244,26 +262,26 @@ class Faulty:
         if kind is Kind.KILLED_AFTER:
             self._die()
         if kind is Kind.REBOOT_AFTER:
-            self._act("reboot")
+            door.act("reboot")
             raise self._unknown(command, "the connection was lost")
         return result
 
     def _streamed(
-        self, stack: contextlib.ExitStack, command: transport.Command, kind: Kind | None
+        self, stack: contextlib.ExitStack, command: transport.Command, kind: Kind | None, door: Door
     ) -> Any:
         if kind is None:
-            return stack.enter_context(self._inner.stream(command))
+            return stack.enter_context(door.inner.stream(command))
         try:
-            self._before(command, kind)
+            self._before(command, kind, door)
         except _Over as over:
             return _Ended(over.result)
-        process = stack.enter_context(self._inner.stream(command))
+        process = stack.enter_context(door.inner.stream(command))
         broken, step = self._unknown(command, kind.value), self._step
 
         def after(result: transport.Result) -> transport.Result:
             # other commands may have run while this one streamed
             self._step = step
-            return self._after(command, kind, result)
+            return self._after(command, kind, result, door)
 
         return _Spoilt(process, kind, after, broken)
 
@@ -276,6 +294,23 @@ class Faulty:
     def _die(self) -> None:
         self._dead = True
         raise Killed
+
+
+class _Beside:
+    """The same faults on the way to another node."""
+
+    def __init__(self, faulty: Faulty, door: Door) -> None:
+        self._faulty = faulty
+        self._door = door
+
+    def run(self, command: transport.Command) -> transport.Result:
+        return self._faulty.run(command, self._door)
+
+    def stream(self, command: transport.Command) -> Any:
+        return self._faulty.stream(command, self._door)
+
+    def close(self) -> None:
+        self._door.inner.close()
 
 
 class _Over(Exception):

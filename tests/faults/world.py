@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -22,7 +23,7 @@ with warnings.catch_warnings():
     import nova.test
     from nova import context as nova_context
     from nova import objects
-    from nova.compute import vm_states
+    from nova.compute import task_states, vm_states
     from nova.network import model
     from nova.objects import instance_info_cache
     from nova.virt import fake
@@ -31,18 +32,31 @@ with warnings.catch_warnings():
 
 from nova_smartos import conf as smartos_conf
 from nova_smartos import driver as driver_module
-from nova_smartos.operations import build, interface, power, reconcile, signing, watch
+from nova_smartos.operations import (
+    build,
+    interface,
+    power,
+    reconcile,
+    signing,
+    transfer,
+    watch,
+)
 from nova_smartos.smartos import node as node_module
+from nova_smartos.smartos import vms
+from nova_smartos.translate import identity
 from smartos_emulator import cli
 
 QUIET = openstack.QUIET
 HOST = "compute1"
+#: The nova-compute of the other node, to which servers move.
+TARGET = "compute2"
 PROJECT = "1" * 32
 #: How long the driver waits for a node: the emulated one's clock runs faster, its own does not.
 HURRIED = {
     (build, "APPEAR_SECONDS"): 0.3,
     (build, "LOOK_SECONDS"): 0.1,
     (interface, "SETTLE_SECONDS"): 0.3,
+    (transfer, "FIRST_PAUSE"): 0.02,
     (power, "_WAY_SECONDS"): 2.0,
     (power, "_LOOK_SECONDS"): 0.3,
     (power, "_ZONE_STOP_SECONDS"): 2,
@@ -111,7 +125,9 @@ class World(fixtures.Fixture):
         carrier = faulty.Direct(self.node.directory, self.node.tools)
         self.gz = node_module.Node(carrier)
         self.transport = faulty.Faulty(carrier, self.act_on_node)
+        self._carrier: Any = self.transport
         self.driver: Any = None
+        self.other: Other | None = None
         self._images: dict[str, str] = {}
         self._bytes: dict[str, tuple[dict[str, str], bytes]] = {}
         self._make_strangers()
@@ -130,7 +146,6 @@ class World(fixtures.Fixture):
         smartos_conf.register(cloud.CONF)
         state = self.folder / "state"
         state.mkdir()
-        self.scaffold.flags(host=HOST, state_path=str(state))
         self.scaffold.flags(vif_plugging_timeout=5, shutdown_timeout=2)
         options = {**cloud.connection(self.node), "trusted_image_owners": ["*"]}
         options["network_mappings"] = ["*:*:external"]
@@ -141,11 +156,12 @@ class World(fixtures.Fixture):
         for name, value in options.items():
             cloud.CONF.set_override(name, value, smartos_conf.GROUP)
         self.scaffold.stub_out("nova_smartos.conf.connect", self._connect)
+        self.scaffold.stub_out("nova_smartos.conf.peer", self._peer)
         for (module, name), seconds in HURRIED.items():
             self.useFixture(fixtures.MonkeyPatch(f"{module.__name__}.{name}", seconds))
 
     def _connect(self, conf: Any) -> node_module.Node:
-        return node_module.Node(self.transport)
+        return node_module.Node(self._carrier)
 
     def _down(self) -> None:
         self.scaffold.tearDown()
@@ -155,10 +171,21 @@ class World(fixtures.Fixture):
 
     def act_on_node(self, what: str) -> None:
         """Do to the node what no tool of its own does."""
+        self._act_on(self.node, what)
+
+    def free(self) -> None:
+        """Let full pools have room again."""
+        for node in (self.node, *([self.other.node] if self.other else [])):
+            self._act_on(node, "free")
+
+    def _acting_on(self, node: emulated.EmulatedNode) -> Any:
+        return functools.partial(self._act_on, node)
+
+    def _act_on(self, node: emulated.EmulatedNode, what: str) -> None:
         words = {
-            "reboot": ["reboot", str(self.node.directory)],
-            "full": ["fault", str(self.node.directory), "disk", "full"],
-            "free": ["fault", str(self.node.directory), "disk", "free"],
+            "reboot": ["reboot", str(node.directory)],
+            "full": ["fault", str(node.directory), "disk", "full"],
+            "free": ["fault", str(node.directory), "disk", "free"],
         }[what]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(_Fine):
             try:
@@ -170,7 +197,7 @@ class World(fixtures.Fixture):
     def _make_strangers(self) -> None:
         """VMs that are none of this Nova's: an operator's, and another nova-compute's."""
         uuid = self.node.image("zone")
-        mark = {"version": 1, "host": "compute2", "name": "other", "flavor": {}}
+        mark = {"version": 1, "host": "compute9", "name": "other", "flavor": {}}
         mark |= dict.fromkeys(("display_name", "project_id", "user_id", "image_ref"), "")
         for alias, internal in (
             ("operators", {}),
@@ -190,9 +217,9 @@ class World(fixtures.Fixture):
         """The node as it is, seen past the faults."""
         return reconcile.observed(self.gz)
 
-    def picture(self, seen: reconcile.Observed) -> Picture:
+    def picture(self, seen: reconcile.Observed, host: str = HOST) -> Picture:
         """The same, to be compared with another time's."""
-        strangers = reconcile.foreign(seen, reconcile.Desired(HOST, {}))
+        strangers = reconcile.foreign(seen, reconcile.Desired(host, {}))
         return Picture(
             frozenset(vm.uuid for vm in seen.vms),
             frozenset(each.name for each in seen.datasets),
@@ -209,24 +236,78 @@ class World(fixtures.Fixture):
     def start(self) -> None:
         """A nova-compute begins: a new driver object, as ComputeManager treats it."""
         self.transport.revive()
+        self.driver = self._begun(HOST, self.transport)
+        if self.other is not None:
+            self.other.driver = self._begun(TARGET, self.other.transport)
+        for instance in objects.InstanceList.get_by_host(self.context, HOST):
+            if instance.task_state == task_states.RESIZE_MIGRATING:
+                self._give_up(instance)
+
+    def _begun(self, host: str, carrier: Any) -> Any:
+        self._carrier = carrier
+        nova_node.LOCAL_NODE_UUID = None
+        state = self.folder / f"state-{host}"
+        state.mkdir(exist_ok=True)
+        self.scaffold.flags(host=host, state_path=str(state))
         begun = driver_module.SmartOSDriver(fake.FakeVirtAPI())
         # what fails here ends a real nova-compute
-        begun.init_host(HOST)
-        self.driver = begun
-        listed = objects.InstanceList.get_by_host(self.context, HOST)
-        self.driver.process_instances_at_startup(self.context, listed)
+        begun.init_host(host)
+        self.scaffold.flags(host=HOST)
+        listed = objects.InstanceList.get_by_host(self.context, host)
+        begun.process_instances_at_startup(self.context, listed)
+        return begun
+
+    def _give_up(self, instance: Any) -> None:
+        """As ComputeManager does with what was moving when it ended."""
+        migration = objects.Migration.get_by_id(
+            self.context, instance.migration_context.migration_id
+        )
+        network = instance.get_network_info()
+        self.driver.finish_revert_migration(self.context, instance, network, migration, {}, True)
+        instance.task_state = None
+        instance.save()
 
     def stop(self) -> None:
         """The present nova-compute ends."""
         if self.driver is not None:
             self.driver.cleanup_host(HOST)
             self.driver = None
+        if self.other is not None and self.other.driver is not None:
+            self.other.driver.cleanup_host(TARGET)
+            self.other.driver = None
+
+    def two(self) -> "Other":
+        """The other node and its nova-compute, brought up when first they are wanted."""
+        if self.other is None:
+            options = ("--name", "node-2", "--speed", cloud.SPEED, "--nic-tag", "external")
+            node = self.useFixture(emulated.EmulatedNode(*options))
+            carrier = faulty.Direct(node.directory, node.tools)
+            spoilt = self.transport.beside(carrier, self._acting_on(node), "target ")
+            found = Other(node, node_module.Node(carrier), spoilt)
+            found.driver = self._begun(TARGET, spoilt)
+            for kind in ("zone", "lx", "disk"):
+                found.driver.cache_image(self.context, self.image(kind).id)
+            found.before = self.picture(reconcile.observed(found.gz), TARGET)
+            self.other = found
+        return self.other
+
+    def _peer(self, conf: Any, host: str, address: str) -> node_module.Node:
+        assert host == TARGET
+        return node_module.Node(self.two().transport)
+
+    def place(self, host: str) -> tuple[Any, node_module.Node]:
+        """The driver and the node of a nova-compute."""
+        return (self.driver, self.gz) if host == HOST else (self.two().driver, self.two().gz)
 
     # what Nova has
 
     def follow(self) -> None:
         """Wait until the driver hears from the node again."""
-        waits.until(lambda: self.driver._watch.current, "the driver to find back to its node")
+        known = [each._watch for each in self._drivers()]
+        waits.until(lambda: all(each.current for each in known), "the drivers to hear their nodes")
+
+    def _drivers(self) -> list[Any]:
+        return [self.driver, *([self.other.driver] if self.other else [])]
 
     def image(self, kind: str, *, new: bool = False) -> Any:
         """The ImageMeta of a small image, one of its own if wanted."""
@@ -342,6 +423,28 @@ class World(fixtures.Fixture):
         instance.save()
         return self.migration(server)
 
+    def moved(self, server: Server) -> Any:
+        """The migration of a server that is to move, begun anew if it had one."""
+        instance = server.instance
+        migration = objects.Migration(
+            self.context,
+            instance_uuid=instance.uuid,
+            source_compute=HOST,
+            dest_compute=TARGET,
+            dest_host="192.0.2.2",
+            status="migrating",
+            migration_type="migration",
+            old_instance_type_id=instance.flavor.id,
+            new_instance_type_id=instance.flavor.id,
+        )
+        migration.create()
+        instance.old_flavor = instance.new_flavor = instance.flavor
+        instance.migration_context = objects.MigrationContext(
+            self.context, instance_uuid=instance.uuid, migration_id=migration.id
+        )
+        instance.save()
+        return migration
+
     def migration(self, server: Server) -> Any:
         """The migration that a resize has begun."""
         migration_id = server.instance.migration_context.migration_id
@@ -401,12 +504,17 @@ class World(fixtures.Fixture):
             for image in brought:
                 self.node.tool("imgadm", "delete", image)
             seen = self.observed()
-        now = self.picture(seen)
-        return [
-            f"left over: {name} {sorted(extra)}"
-            for name in ("vms", "datasets", "files")
-            if (extra := getattr(now, name) - getattr(self.before, name))
-        ]
+        return _extra(self.picture(seen), self.before) + self._tidy_other()
+
+    def _tidy_other(self) -> list[str]:
+        if self.other is None:
+            return []
+        seen = reconcile.observed(self.other.gz)
+        for image in seen.images - self.other.before.images:
+            self.other.node.tool("imgadm", "delete", image)
+            seen = reconcile.observed(self.other.gz)
+        told = [f"target: {each.kind} {each.subject}" for each in self.findings(seen, TARGET)]
+        return told + _extra(self.picture(seen, TARGET), self.other.before)
 
     def anew(self) -> None:
         """Whatever a case has left: no servers, a node as it was, and a new nova-compute."""
@@ -427,13 +535,57 @@ class World(fixtures.Fixture):
                 self.gz.files.delete_folder(name)
             else:
                 self.gz.files.delete(name)
+        if self.other is not None:
+            self._anew_other(self.other)
         self.tidy()
         self.stop()
         self.start()
 
-    def findings(self, seen: reconcile.Observed) -> list[reconcile.Finding]:
+    def _anew_other(self, other: "Other") -> None:
+        for instance in objects.InstanceList.get_by_host(self.context, TARGET):
+            instance.destroy()
+        self._act_on(other.node, "free")
+        for vm in other.gz.vmadm.lookup():
+            if vm.uuid not in other.before.vms:
+                other.node.tool("vmadm", "delete", vm.uuid)
+        seen = reconcile.observed(other.gz)
+        for dataset in sorted({each.name for each in seen.datasets} - other.before.datasets):
+            if "@" not in dataset and dataset.rpartition("/")[2] not in seen.images:
+                with contextlib.suppress(AssertionError):
+                    other.node.tool("zfs", "destroy", "-r", dataset)
+
+    def findings(self, seen: reconcile.Observed, host: str = HOST) -> list[reconcile.Finding]:
         """What the audit says."""
-        return reconcile.findings(seen, reconcile.desired(self.context, HOST, seen))
+        return reconcile.findings(seen, reconcile.desired(self.context, host, seen))
+
+    def runnable(self, uuid: str) -> list[str]:
+        """The nodes on which a VM runs, or may boot."""
+        found = []
+        for host in (HOST, TARGET):
+            for vm in self.place(host)[1].vmadm.lookup({"uuid": uuid}):
+                rests = vm.state in (vms.State.STOPPED, vms.State.RUNNING)
+                if vm.autoboot or (rests and identity.moved(vm) is None):
+                    found.append(host)
+        return found
+
+
+@dataclasses.dataclass
+class Other:
+    """The node to which servers move, and its nova-compute."""
+
+    node: emulated.EmulatedNode
+    gz: node_module.Node
+    transport: Any
+    driver: Any = None
+    before: Picture = Picture(frozenset(), frozenset(), frozenset(), frozenset(), {})
+
+
+def _extra(now: Picture, before: Picture) -> list[str]:
+    return [
+        f"left over: {name} {sorted(extra)}"
+        for name in ("vms", "datasets", "files")
+        if (extra := getattr(now, name) - getattr(before, name))
+    ]
 
 
 class _Fine(Exception):

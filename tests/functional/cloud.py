@@ -118,7 +118,8 @@ class _Services(
 class Cloud(fixtures.Fixture):
     """Nova, and a node that it drives locally or by SSH; add_compute() makes more of them.
 
-    `options` go into [smartos], `flags` into [DEFAULT] or, as (group, name), elsewhere.
+    `options` go into [smartos], `flags` into [DEFAULT] or, as (group, name), elsewhere. With
+    `moves` each nova-compute reaches the other nodes, over SSH.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Cloud(fixtures.Fixture):
         options: Mapping[str, Any] | None = None,
         flags: Mapping[str | tuple[str, str], Any] | None = None,
         compute: bool = True,
+        moves: bool = False,
     ) -> None:
         super().__init__()
         self._node_options = node_options
@@ -135,6 +137,7 @@ class Cloud(fixtures.Fixture):
         self._options = dict(options or {})
         self._flags = dict(flags or {})
         self._compute = compute
+        self._moves = moves
         self._images: dict[tuple[str, str], str] = {}
         self._numbers = itertools.count(1)
 
@@ -183,11 +186,27 @@ class Cloud(fixtures.Fixture):
 
     def add_node(self, host: str, *more: str) -> emulated.EmulatedNode:
         """Bring a node up, for a nova-compute of this name."""
-        ssh = ("--ssh", "127.0.0.1:0") if self._over_ssh else ()
+        ssh = ("--ssh", "127.0.0.1:0") if self._over_ssh or self._moves else ()
         options = ("--name", f"node-{host}", "--speed", SPEED, "--nic-tag", "external")
         node = emulated.EmulatedNode(*options, *ssh, *self._node_options, *more)
         self.nodes[host] = self.useFixture(node)
+        if self._moves:
+            self._introduce(host, node)
         return node
+
+    def _introduce(self, host: str, node: emulated.EmulatedNode) -> None:
+        """Let every nova-compute into this node, by the key of the first."""
+        ssh = node.facts()["ssh"]
+        key = pathlib.Path(self._options.setdefault("key_file", ssh["identity"]))
+        allowed = node.directory / "root/usbkey/config.inc/authorized_keys"
+        with open(allowed, "a") as keys:
+            keys.write(key.with_name(f"{key.name}.pub").read_text())
+        known = self._folder / "known_hosts"
+        with open(known, "a") as hosts:
+            hosts.write(pathlib.Path(ssh["known_hosts"]).read_text())
+        self._options["known_hosts_file"] = str(known)
+        peers = self._options.setdefault("peers", {})
+        peers[host] = f"ssh://{ssh['user']}@{ssh['host']}:{ssh['port']}"
 
     def add_compute(self, host: str) -> Any:
         """Start a nova-compute, on the node of its name: a new one, if it has none."""

@@ -164,13 +164,3 @@ def test_a_server_that_waits_for_the_word_can_be_deleted(cloud: cloud_module.Clo
     resize(cloud, server, ram=512)
     cloud.delete(server)
     assert server["id"] not in cloud.vms()
-
-
-def test_another_node_is_refused(cloud: cloud_module.Cloud) -> None:
-    server = cloud.boot(flavor=cloud.flavor(ram=256))
-    before = cloud.vm(server)
-    cloud.add_compute("compute2")
-    cloud.act(server, "migrate")
-    assert "cannot move to another SmartOS node" in failed(cloud, server)
-    assert cloud.vm(server) == before
-    cloud.delete(server)

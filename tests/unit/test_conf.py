@@ -90,6 +90,34 @@ def test_every_option_reaches_the_connection() -> None:
     )
 
 
+PEERS = "compute2:ssh://move@192.0.2.12:2202,compute3:ssh://[2001:db8::3]"
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "made"),
+    [
+        ("compute2", "192.0.2.99", ("192.0.2.12", "move", 2202)),
+        ("compute3", "192.0.2.99", ("2001:db8::3", "nova", 22)),
+        ("compute4", "192.0.2.14", ("192.0.2.14", "nova", 22)),
+        ("compute5", "2001:db8::5", ("2001:db8::5", "nova", 22)),
+    ],
+)
+def test_where_other_nodes_are(host: str, address: str, made: tuple[str, str, int]) -> None:
+    recorder = Recorder()
+    options = Options(peers=PEERS, node_user="nova", key_file="/etc/nova/key")
+    with options, fixtures.MonkeyPatch(f"{node.__name__}.Node", recorder):
+        smartos_conf.peer(options.conf, host, address)
+    (_, where, given) = recorder.made[0]
+    assert (where, given["user"], given["port"]) == made
+    assert given["key_file"] == "/etc/nova/key"
+
+
+@pytest.mark.parametrize("peers", ["compute2", "compute2:192.0.2.12", "compute2:http://x"])
+def test_what_is_no_peer_is_refused(peers: str) -> None:
+    with Options() as options, pytest.raises(ValueError):
+        options.conf.set_override("peers", peers, "smartos")
+
+
 def test_real_nodes_accept_what_connect_gives() -> None:
     for values in ({}, {"connection": "ssh", "node_address": "192.0.2.7"}):
         with Options(**values) as options, smartos_conf.connect(options.conf) as made:

@@ -46,6 +46,14 @@ def a_vm(internal_metadata: dict[str, Any]) -> vms.Vm:
     )
 
 
+def test_a_move_is_read_back_and_nonsense_keeps_the_vm_down() -> None:
+    move = identity.Move("8f0b", "compute2")
+    assert identity.moved(a_vm(identity.move_mark(move))) == move
+    assert identity.moved(a_vm({})) is None
+    for text in ("", "{}", "[1]", 7):
+        assert identity.moved(a_vm({identity.MOVED: text})) == identity.Move("", "")
+
+
 def test_what_is_written_is_read() -> None:
     found = identity.of(a_vm(identity.mark(an_instance())))
     assert found is not None

@@ -15,7 +15,7 @@ pytestmark = openstack.QUIET
 
 from nova_smartos.operations import reconcile  # noqa: E402
 from nova_smartos.smartos import errors, node, ps, vms, zfs  # noqa: E402
-from nova_smartos.translate import metadata  # noqa: E402
+from nova_smartos.translate import identity, metadata  # noqa: E402
 from tests.unit import fake_transport  # noqa: E402
 
 HOST = "compute1"
@@ -44,6 +44,13 @@ def vm(uuid: str = UUID, *, host: str | None = HOST, state: str = "running", **m
 
 def stand_in(uuid: str, whose: str) -> vms.Vm:
     return vm(uuid, host=None, internal_metadata={"nova:stands_in_for": whose})
+
+
+def copy(to: str = HOST) -> vms.Vm:
+    """A VM that comes from another host."""
+    marked = dict(vm(host="compute2").internal_metadata)
+    marked |= identity.move_mark(identity.Move("8f0b", to))
+    return vm(state="stopped", internal_metadata=marked)
 
 
 def instance(uuid: str = UUID, **more: Any) -> reconcile.Instance:
@@ -88,6 +95,17 @@ HERE = [
     ),
     ("moved", [vm()], [instance(host="compute2")], [(Kind.VM_ELSEWHERE, UUID, None)]),
     ("moving", [vm()], [instance(host="compute2", vm_state="resized")], []),
+    ("a copy on its way", [copy()], [instance(host="compute2", task_state="resize_migrating")], []),
+    ("a copy that broke off", [copy()], [instance(host="compute2")], [(Kind.COPY, UUID, None)]),
+    ("a copy that is the one", [copy()], [instance()], [(Kind.COPY, UUID, None)]),
+    (
+        "a copy of nothing",
+        [copy()],
+        [instance(host="compute2", deleted=True)],
+        [(Kind.COPY, UUID, Action.DELETE_VM)],
+    ),
+    ("a copy of nobody's", [copy()], [], []),
+    ("a copy for another host", [copy(to="compute3")], [instance(host="compute2")], []),
     (
         "a launch that did not end",
         [vm(state=FAILED)],

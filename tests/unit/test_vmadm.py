@@ -94,6 +94,22 @@ def test_send_and_receive() -> None:
     assert isinstance(stdin, io.BytesIO) and stdin.getvalue() == bundle
 
 
+def test_a_record_is_a_bundle_without_datasets() -> None:
+    receiver = fake_transport.expecting(
+        "vmadm", "receive", stderr=f"Successfully received VM {VM}\n"
+    )
+    document = {"uuid": VM, "alias": "x" * 600}
+    with receiver:
+        assert vmadm.Vmadm(receiver).receive_record(document) == VM
+    stdin = receiver.processes[0].stdin
+    assert isinstance(stdin, io.BytesIO)
+    bundle = stdin.getvalue()
+    name, size, padded = bundle[:512].split(b"\0")[3:6]
+    assert bundle.startswith(b"MAGIC-VMBUNDLE\0001\0CHECKSUM\0")
+    assert (name, len(bundle), int(padded) % 512) == (b"JSON", 512 + int(padded), 0)
+    assert json.loads(bundle[512 : 512 + int(size)]) == document
+
+
 def test_a_broken_send_fails_the_receive_too() -> None:
     sender = fake_transport.expecting(
         "vmadm", "send", VM, stdout=b"half", stderr="bad statusCode: 404\n", returncode=1

@@ -15,7 +15,7 @@ def test_a_stream_from_one_node_to_another() -> None:
     sender = fake_transport.expecting(
         "zfs", "send", "-R", "-p", "-I", "zones/x@a", "zones/x@b", stdout=data
     )
-    argv = "zfs receive -u -s -F -x encryption -o quota=none tank/x".split()
+    argv = "zfs receive -u -s -F -o quota=none -x encryption tank/x".split()
     receiver = fake_transport.expecting(*argv)
     sending = zfs.Zfs(sender).send(
         "zones/x@b", base="zones/x@a", intermediates=True, properties=True, replicate=True
