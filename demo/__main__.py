@@ -86,6 +86,10 @@ class Demo:
         title("The same servers, seen by SmartOS")
         self.nodes("vmadm", "list", "-o", "uuid,type,ram,state,alias")
         self.check_brands()
+        title("An image of a zone while it runs; more for another; a move to another node")
+        self.openstack("server image create --wait -f value -c status --name golden web")
+        self.resize("app")
+        self.move("web")
         title("What they use, as their kernels count it")
         self.meters()
         self.keep()
@@ -117,6 +121,33 @@ class Demo:
             vm = json.loads(output([self._bin() / "smartos-emulator", *words]))
             if (vm["brand"], vm["state"]) != (brand, "running"):
                 raise Stopped(f"{name} is a {vm['state']} {vm['brand']}, not a running {brand}")
+
+    def resize(self, name: str) -> None:
+        """Give a server a larger flavor, and keep it."""
+        self.openstack(f"server resize --flavor smartos.medium --wait {name}")
+        self.openstack(f"server resize confirm {name}")
+        self.settled(name)
+
+    def move(self, name: str) -> None:
+        """Move a server to another node, and see that it is there."""
+        before = self.settled(name)["OS-EXT-SRV-ATTR:host"]
+        self.openstack(f"server migrate --wait {name}")
+        self.openstack(f"server migration confirm {name}")
+        after = self.settled(name)["OS-EXT-SRV-ATTR:host"]
+        if after == before:
+            raise Stopped(f"{name} is on {before}, and was to move")
+        print(f"  {name} was on {before}, and runs on {after}", flush=True)
+
+    def settled(self, name: str, patience: float = SECONDS) -> dict[str, Any]:
+        """What the API shows of a server, once it is ACTIVE and nothing is under way."""
+        until = time.monotonic() + patience
+        while True:
+            shown: dict[str, Any] = json.loads(self._openstack(f"server show -f json {name}"))
+            if shown["status"] == "ACTIVE" and not shown["OS-EXT-STS:task_state"]:
+                return shown
+            if time.monotonic() > until:
+                raise Stopped(f"{name} is {shown['status']} after {patience:.0f} s")
+            time.sleep(1)
 
     def console(self, name: str, patience: float = SECONDS) -> None:
         """Show what a server's console has had, which takes a moment to be something."""

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 #: Tempest boots a zone: image_ref is one. Only kvm can make its guest stand still.
 ZONES_LACK = {"pause"}
-#: No server moves to another node yet (doc/source/user/images.rst).
-MOVES = False
 
 
 def features(nodes: int, emulated: bool) -> Iterator[tuple[str, str, bool | int]]:
@@ -21,17 +19,19 @@ def features(nodes: int, emulated: bool) -> Iterator[tuple[str, str, bool | int]
         return all(support_matrix.status(name) == "yes" for name in methods)
 
     snapshots = does("snapshot")
+    # each emulated node lets its own nova-compute in alone
+    moves = does("migrate_disk_and_power_off", "finish_migration") and not emulated
     enabled = {
         "attach_encrypted_volume": does("attach_volume"),
         "change_password": does("set_admin_password"),
-        "cold_migration": MOVES and nodes > 1,
+        "cold_migration": moves and nodes > 1,
         "console_output": does("get_console_output"),
         "interface_attach": does("attach_interface", "detach_interface"),
         "live_migration": does("check_can_live_migrate_destination", "live_migration"),
         "pause": does("pause", "unpause"),
         "rescue": does("rescue", "unrescue"),
         # the scheduler may choose any node for it
-        "resize": does("migrate_disk_and_power_off", "finish_migration") and (MOVES or nodes == 1),
+        "resize": moves or nodes == 1,
         "shelve": snapshots,
         "shelve_migrate": snapshots and nodes > 1,
         "snapshot": snapshots,

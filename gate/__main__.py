@@ -15,7 +15,6 @@ SUITES = (
     "stories",
     "tempest.api.compute",
     "tempest.api.compute.kvm",
-    "tempest.api.compute.resize",
     "telemetry",
 )
 #: The optional sets of a cloud, and where its logs are kept: meters have one of their own, so that

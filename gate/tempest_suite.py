@@ -2,7 +2,6 @@
 """Tempest on a cloud: configured by what the driver really supports, run, and its results kept."""
 
 import configparser
-import contextlib
 import dataclasses
 import io
 import os
@@ -10,7 +9,7 @@ import pathlib
 import re
 import shutil
 import subprocess
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 import yaml
 
@@ -24,7 +23,7 @@ _LIST_SECONDS, _RUN_SECONDS = 300, 2400
 _SUBUNIT_SECONDS = 300
 
 
-def configure(cloud: model.Cloud, image: str, nodes: int) -> pathlib.Path:
+def configure(cloud: model.Cloud, image: str) -> pathlib.Path:
     """Write tempest.conf into a workspace of its own; the workspace."""
     # Tempest keeps a list of workspaces in its user's home, here the folder of the workspace
     shutil.rmtree(cloud.base / "tempest", ignore_errors=True)
@@ -64,7 +63,7 @@ def configure(cloud: model.Cloud, image: str, nodes: int) -> pathlib.Path:
                 "image_ref_alt": images["zone-alt"],
                 "flavor_ref": "1",
                 "flavor_ref_alt": "2",
-                "min_compute_nodes": nodes,
+                "min_compute_nodes": len(cloud.nodes),
                 "max_microversion": "latest",
                 # a busy machine takes its time, and Neutron tries again what has collided
                 "build_timeout": 300,
@@ -73,8 +72,6 @@ def configure(cloud: model.Cloud, image: str, nodes: int) -> pathlib.Path:
             },
             "compute-feature-enabled": FEATURES
             | {"scheduler_enabled_filters": ",".join(files.FILTERS)}
-            # with it on zones, tests that only list images would first make some
-            | {"snapshot": image == "kvm"}
             | {"vnc_console": "consoles" in cloud.sets, "serial_console": "consoles" in cloud.sets},
             "network": {
                 "project_networks_reachable": False,
@@ -107,6 +104,7 @@ FEATURES = {
     "pause": True,
     "suspend": True,
     "shelve": True,
+    "snapshot": True,
     "rescue": True,
     "interface_attach": True,
     "console_output": True,
@@ -183,26 +181,25 @@ def run(cloud: model.Cloud, suite: str, junit: pathlib.Path) -> list[str]:
     """Run a suite; what is wrong with it, or with what it has found."""
     lists = Lists.load()
     base, end = lists.suite(suite)
-    with one_node(cloud) if end == ".resize" else contextlib.nullcontext(len(cloud.nodes)) as nodes:
-        workspace = configure(cloud, "kvm" if end == ".kvm" else "zone", nodes)
-        wrong = lists.complaints(_known(workspace), base)
-        other = frozenset().union(*lists.elsewhere.values())
-        not_here = [] if end else [*lists.left_out, *other]
-        exclude = workspace / "exclude.txt"
-        exclude.write_text("".join(f"^{re.escape(each)}(\\[|$)\n" for each in not_here))
-        chosen = [rf"{re.escape(each)}(\[|$)" for each in sorted(lists.wanted(suite))]
-        regex = "|".join(chosen) if end else rf"{re.escape(base)}([.\[]|$)"
-        words = ["run", "--regex", f"^({regex})", "--concurrency", str(CONCURRENCY)]
-        with show.step(suite):
-            try:
-                processes.bounded(
-                    [str(BIN / "tempest"), *words, "--exclude-list", str(exclude)],
-                    _RUN_SECONDS,
-                    cwd=workspace,
-                    env=_environment(workspace),
-                )
-            except subprocess.TimeoutExpired:
-                wrong.append(f"it took more than {_RUN_SECONDS} s")
+    workspace = configure(cloud, "kvm" if end == ".kvm" else "zone")
+    wrong = lists.complaints(_known(workspace), base)
+    other = frozenset().union(*lists.elsewhere.values())
+    not_here = [] if end else [*lists.left_out, *other]
+    exclude = workspace / "exclude.txt"
+    exclude.write_text("".join(f"^{re.escape(each)}(\\[|$)\n" for each in not_here))
+    chosen = [rf"{re.escape(each)}(\[|$)" for each in sorted(lists.wanted(suite))]
+    regex = "|".join(chosen) if end else rf"{re.escape(base)}([.\[]|$)"
+    words = ["run", "--regex", f"^({regex})", "--concurrency", str(CONCURRENCY)]
+    with show.step(suite):
+        try:
+            processes.bounded(
+                [str(BIN / "tempest"), *words, "--exclude-list", str(exclude)],
+                _RUN_SECONDS,
+                cwd=workspace,
+                env=_environment(workspace),
+            )
+        except subprocess.TimeoutExpired:
+            wrong.append(f"it took more than {_RUN_SECONDS} s")
     stream = subprocess.run(
         [BIN / "stestr", "last", "--subunit"],
         cwd=workspace,
@@ -222,20 +219,6 @@ def run(cloud: model.Cloud, suite: str, junit: pathlib.Path) -> list[str]:
     passed = {each.name.partition("[")[0] for each in found if each.outcome == "passed"}
     missed = sorted(lists.wanted(suite) - passed)
     return [*wrong, *(f"{each} has not passed" for each in missed)]
-
-
-@contextlib.contextmanager
-def one_node(cloud: model.Cloud) -> Iterator[int]:
-    """Have Nova use one node only: a resize stays there. How many there are, then."""
-    compute = contents.connect(cloud).compute
-    _, *others = compute.services(binary="nova-compute")
-    try:
-        for each in others:
-            compute.disable_service(each)
-        yield 1
-    finally:
-        for each in others:
-            compute.enable_service(each)
 
 
 def _within(each: str, prefix: str) -> bool:

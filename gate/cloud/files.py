@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration files of every service of a cloud."""
 
+import hashlib
 import pathlib
 import shutil
 import sys
@@ -62,6 +63,8 @@ def write(cloud: model.Cloud) -> None:
     }.items():
         put(cloud, service, sections)
     shutil.copy(DATA / "nova/api-paste.ini", cloud.base / "etc/nova")
+    image_key(cloud).touch(mode=0o600)
+    image_key(cloud).write_text(hashlib.sha256(f"images {cloud.password}".encode()).hexdigest())
     clouds(cloud)
 
 
@@ -106,6 +109,11 @@ def compute(cloud: model.Cloud, node: model.Node, options: Mapping[str, object])
         options = {**options, "spool_directory": cloud.folder("state", "spool", node.host)}
     sections = {"DEFAULT": {"host": node.host, "state_path": state}, "smartos": options}
     return put(cloud, f"nova-smartos/{node.host}.conf", sections)
+
+
+def image_key(cloud: model.Cloud) -> pathlib.Path:
+    """The file of the secret with which every nova-compute signs the images that it makes."""
+    return cloud.base / "etc/nova-smartos/image-key"
 
 
 def keystone(cloud: model.Cloud) -> Sections:

@@ -31,23 +31,49 @@ def up(cloud: model.Cloud, node: model.Node) -> dict[str, Any]:
     known = folder / "node.json"
     # a node that was down comes back where its nova-compute looks for it
     address = json.loads(known.read_text())["ssh"] if known.is_file() else f"{model.HOST}:0"
-    ssh = ["--ssh", address] if node.connection == "ssh" else []
     tags = [word for tag in sorted({*cloud.networks.values()}) for word in ("--nic-tag", tag)]
-    words = ["up", str(folder), "--name", node.host, "--speed", cloud.speed, *tags, *ssh]
-    services.command(cloud, node.host, ["smartos-emulator", *words])
-    if not ssh:
+    words = ["up", str(folder), "--name", node.host, "--speed", cloud.speed, *tags]
+    services.command(cloud, node.host, ["smartos-emulator", *words, "--ssh", address])
+    if node.connection == "local":
         return {"connection": "local", "tool_path": folder / "bin"}
-    facts = json.loads(
-        services.command(cloud, node.host, ["smartos-emulator", "status", str(folder), "--json"])
-    )["ssh"]
+    facts = _ssh(cloud, node)
     return {
         "connection": "ssh",
         "node_address": facts["host"],
         "node_port": facts["port"],
         "node_user": facts["user"],
-        "key_file": facts["identity"],
-        "known_hosts_file": facts["known_hosts"],
     }
+
+
+def introduce(cloud: model.Cloud) -> dict[str, Any]:
+    """Let every nova-compute into every node that is up; the [smartos] options that it takes."""
+    peers = {node.host: node.connection for node in cloud.nodes if not node.emulated}
+    emulated = {node.host: _ssh(cloud, node) for node in cloud.nodes if node.emulated}
+    options: dict[str, Any] = {}
+    if emulated:
+        # they come together or not at all: the others are reached by what their owner has named
+        known = cloud.folder("etc", "nova-smartos") / "known_hosts"
+        hosts = [pathlib.Path(each["known_hosts"]).read_text() for each in emulated.values()]
+        known.write_text("".join(hosts))
+        key = pathlib.Path(next(iter(emulated.values()))["identity"])
+        public = key.with_name(f"{key.name}.pub").read_text()
+        for node in cloud.nodes:
+            allowed = folder_of(cloud, node) / "root/usbkey/config.inc/authorized_keys"
+            if public not in allowed.read_text():
+                with open(allowed, "a") as keys:
+                    keys.write(public)
+        options = {"key_file": key, "known_hosts_file": known}
+    for host, facts in emulated.items():
+        peers[host] = f"ssh://{facts['user']}@{facts['host']}:{facts['port']}"
+    options["peers"] = ",".join(f"{host}:{url}" for host, url in sorted(peers.items()))
+    return options
+
+
+def _ssh(cloud: model.Cloud, node: model.Node) -> dict[str, Any]:
+    """How an emulated node is reached."""
+    words = ["smartos-emulator", "status", str(folder_of(cloud, node)), "--json"]
+    facts: dict[str, Any] = json.loads(services.command(cloud, node.host, words))["ssh"]
+    return facts
 
 
 def down(cloud: model.Cloud) -> list[str]:

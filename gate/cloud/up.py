@@ -49,6 +49,7 @@ def _begin(cloud: model.Cloud, start: "Starter") -> None:
     bus = start(services.rabbitmq, cloud)
     cache = start(services.memcached, cloud)
     leads = {node.host: start(nodes.up, cloud, node) for node in cloud.nodes}
+    introduced = start(nodes.introduce, cloud, after=[*leads.values()])
     admin = start(schemas.keystone, cloud, after=[database])
     tables = {
         "nova": start(schemas.nova, cloud, after=[database]),
@@ -71,7 +72,7 @@ def _begin(cloud: model.Cloud, start: "Starter") -> None:
     start(contents.flavors, cloud, after=[apis["nova-api"]])
     conductor = start(_nova, cloud, "conductor", after=[apis["placement"], apis["nova-api"]])
     computes = [
-        start(_compute, cloud, node, leads[node.host], after=[conductor, leads[node.host]])
+        start(_compute, cloud, node, leads[node.host], introduced, after=[conductor, introduced])
         for node in cloud.nodes
     ]
     start(_nova, cloud, "scheduler", after=[conductor])
@@ -152,9 +153,14 @@ def node(cloud: model.Cloud, host: str) -> None:
     nodes.up(cloud, known)
 
 
-def _compute(cloud: model.Cloud, node: model.Node, options: dict[str, Any]) -> None:
-    trusted = {"trusted_image_owners": contents.project(cloud)}
-    files.compute(cloud, node, options | trusted)
+def _compute(
+    cloud: model.Cloud, node: model.Node, leads: dict[str, Any], introduced: dict[str, Any]
+) -> None:
+    images = {
+        "trusted_image_owners": contents.project(cloud),
+        "image_signing_key_file": files.image_key(cloud),
+    }
+    files.compute(cloud, node, introduced | leads | images)
     compute(cloud, node.host)
 
 

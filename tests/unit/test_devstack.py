@@ -675,7 +675,7 @@ def test_tempest_is_told_what_the_driver_does() -> None:
     # on real nodes there are guests to log in to
     assert "run_validation" not in two
     assert two["min_compute_nodes"] == 2
-    assert two["resize"] == two["cold_migration"] == script.MOVES
+    assert two["resize"] and two["cold_migration"] and not one["cold_migration"]
 
 
 def test_tempest_needs_an_image(machine: Machine, keys: dict[str, str]) -> None:
