@@ -305,7 +305,9 @@ class Cloud(fixtures.Fixture):
         shown: dict[str, Any] = self.api.get_server(server["id"])
         return shown
 
-    def wait(self, server: Mapping[str, Any], status: str = "ACTIVE") -> dict[str, Any]:
+    def wait(
+        self, server: Mapping[str, Any], status: str = "ACTIVE", seconds: float = waits.SECONDS
+    ) -> dict[str, Any]:
         """Wait until a server has a status and nothing is under way; ERROR ends it at once."""
 
         def settled() -> dict[str, Any] | None:
@@ -318,7 +320,7 @@ class Cloud(fixtures.Fixture):
             return None
 
         what = f"{server['id']} to be {status}: {self.show(server)}"
-        return waits.until(settled, what, pause=0.1)
+        return waits.until(settled, what, seconds, pause=0.1)
 
     def delete(self, server: Mapping[str, Any]) -> None:
         """Delete a server, and wait until it is gone."""
