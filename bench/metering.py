@@ -7,6 +7,7 @@ disk, and making the samples. Ceilometer's own part, publishing them, stands bes
 """
 
 import contextlib
+import dataclasses
 import gc
 import io
 import json
@@ -51,6 +52,9 @@ _MARK = {
 # Counters of the zone that grow from cycle to cycle.
 _GROWING = re.compile(r'("(?:nsec_\w+|nread|nwritten|[ro]bytes64|snaptime)": )(\d+)')
 _FIRST_ZONE_ID = 100
+# of the node's clock, from cycle to cycle: an hour, after which one run of DTrace takes over from
+# another, is 60 cycles
+_STEP_NS = 60 * 10**9
 # What a script tells of a zone in each frame, with how many buckets.
 _FRAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "zone_io": (("ops|{}|1", "ops|{}|2", "us|{}|1", "us|{}|2"), ("us|{}|1", "us|{}|2")),
@@ -70,7 +74,9 @@ class Many:
         self.commands: list[str] = []
         #: what answering took, which is the node's work and not ours
         self.seconds = 0.0
-        self.frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        #: how many dtrace processes were started, and those that run
+        self.runs = 0
+        self._tracing: list[_Tracing] = []
         self._gz, self._vm_uuid = gz, vm_uuid
         self._uuids = [str(uuid.UUID(int=number + 2**96)) for number in range(count)]
         self._vm = json.loads(self._ask("vmadm", "get", vm_uuid))
@@ -96,38 +102,50 @@ class Many:
     @contextlib.contextmanager
     def stream(self, command: transport.Command) -> typing.Iterator[transport.Process]:
         """The event stream, which tells of all VMs and then of nothing, or dtrace."""
-        lines = _Lines(self.frames if command.argv[0] == "dtrace" else queue.SimpleQueue())
+        lines = _Lines(queue.SimpleQueue())
+        process = _Running(lines)
         if command.argv[0] == "vmadm":
             lines.left.put(self._ready())
-        process = _Running(lines)
+        else:
+            # PERIOD FROM UNTIL are its last words
+            since = max(0, int(command.argv[-2]) - self._since_ns) // _STEP_NS
+            self._tracing.append(_Tracing(lines, since))
+            self.runs += 1
         try:
             yield typing.cast(transport.Process, process)
         finally:
             process.kill()
+            self._tracing = [each for each in self._tracing if each.lines is not lines]
 
     def close(self) -> None:
         """Nothing is open."""
 
     def frame(self) -> int:
-        """Put a frame of every script into dtrace's output; its hrtime."""
+        """Put a frame of every script into the output of each dtrace; its hrtime."""
         begin = time.thread_time()
         self._cycle += 1
-        now = self._since_ns + self._cycle * 60 * 10**9
+        now = self._since_ns + self._cycle * _STEP_NS
+        for tracing in self._tracing:
+            for line in self._frame(tracing, now):
+                tracing.lines.left.put(f"{line}\n".encode())
+        self.seconds += time.thread_time() - begin
+        return now
+
+    def _frame(self, tracing: "_Tracing", now: int) -> list[str]:
         out = []
-        if self._cycle == 1:
+        passed = self._cycle - tracing.since
+        if not tracing.begun:
+            tracing.begun = True
             out += [f"H|{script}|1|{now - 10**9}|{time.time_ns()}" for script in _FRAMES]
         for script, (values, distributions) in _FRAMES.items():
             out.append(f"S|{script}|{now}|{time.time_ns()}")
             for zone in range(_FIRST_ZONE_ID, _FIRST_ZONE_ID + len(self._uuids)):
-                out += [f"A|{script}|{key.format(zone)}|{self._cycle * 1000}" for key in values]
+                out += [f"A|{script}|{key.format(zone)}|{passed * 1000}" for key in values]
                 for key in distributions:
                     out += [f"Q|{script}|{key.format(zone)}|", "", _HISTOGRAM[0]]
-                    out += [row.format(self._cycle * 7) for row in _HISTOGRAM[1:]] + [""]
+                    out += [row.format(passed * 7) for row in _HISTOGRAM[1:]] + [""]
             out.append(f"E|{script}")
-        for line in out:
-            self.frames.put(f"{line}\n".encode())
-        self.seconds += time.thread_time() - begin
-        return now
+        return out
 
     def _ask(self, *argv: str) -> str:
         return self._gz.transport.run(transport.Command(argv)).stdout
@@ -141,12 +159,14 @@ class Many:
     def _kstats(self, text: str) -> str:
         """The zone's kstats for each, with counters that have grown."""
         found = re.split(r"(?<=\n\}),?(?=\{)", text.strip("[]\n"))
-        passed = self._cycle * 60
+        passed = self._cycle * _STEP_NS // 10**9
 
         def grown(match: re.Match[str]) -> str:
             # times are in seconds, what is counted in nanoseconds or bytes
-            more = passed if match[1] == '"snaptime": ' else passed * 10**9
-            return f"{match[1]}{int(match[2]) + more}"
+            if match[1] == '"snaptime": ':
+                # that of the frames, and not of when the emulated node was asked
+                return f"{match[1]}{self._since_ns // 10**9 + passed}"
+            return f"{match[1]}{int(match[2]) + passed * 10**9}"
 
         ours = [_GROWING.sub(grown, one) for one in found if self._vm_uuid in one]
         # the node's own is the last that kstat prints
@@ -173,6 +193,15 @@ _HISTOGRAM = [
     *(f"{2**n:16d} |@@@                                      {{:<9}}" for n in range(1, _BUCKETS)),
     f"{2**_BUCKETS:16d} |                                         0        ",
 ]
+
+
+@dataclasses.dataclass
+class _Tracing:
+    """A dtrace that runs, and the cycle from which it counts."""
+
+    lines: "_Lines"
+    since: int
+    begun: bool = False
 
 
 class _Lines(io.RawIOBase):
@@ -287,6 +316,7 @@ def _memory(found: report.Report, many: Many, folder: pathlib.Path) -> None:
     found.series[f"memory over {CYCLES} cycles of {FEWER_ZONES} zones (MiB)"] = sizes
     growth = max(sizes) - sizes[0]
     found.figure("rss_growth_mib", growth, f"over {CYCLES} cycles, {FEWER_ZONES} zones", "<= 8")
+    found.figure("dtrace_runs", many.runs, "of which each took over from the one before", ">= 16")
 
 
 def _rss_mib() -> float:

@@ -65,6 +65,8 @@ class Collected:
     zone_ids: Mapping[int, tuple[str, int]]
     usage: Mapping[str, zfs.Usage]
     frames: Sequence[consumer.Frame]
+    #: what zones that went away had counted
+    finals: Sequence[consumer.Final] = ()
     #: those scripts of which there is a frame that is young enough
     scripts: frozenset[str] = frozenset()
 
@@ -83,7 +85,7 @@ class Source:
         self.dtrace = dtrace
         self.roster = roster.Roster(place.node)
         self.failed = 0
-        self._drops = self._restarts = 0
+        self._drops = self._restarts = self._down_ns = 0
         self._space_interval = space_interval
         self._old_ns = int(_OLD_PERIODS * dtrace_period * 10**9)
         self._space_read = float("-inf")
@@ -119,6 +121,12 @@ class Source:
         new, self._restarts = restarts - self._restarts, restarts
         return new
 
+    def take_down_ns(self) -> int:
+        """How long no consumer counted since this was last asked."""
+        down_ns = 0 if self.dtrace is None else self.dtrace.down_ns
+        new, self._down_ns = down_ns - self._down_ns, down_ns
+        return new
+
     def take_failed(self) -> int:
         """How many cycles gave nothing since this was last asked."""
         failed, self.failed = self.failed, 0
@@ -152,6 +160,7 @@ class Source:
             zone_ids=_zone_ids(found),
             usage=usage,
             frames=frames,
+            finals=[] if dtrace is None else dtrace.finals(),
             scripts=frozenset(young),
         )
 
@@ -201,7 +210,7 @@ def readings_of(
         if counted is None or source is None:
             continue
         yield ledger.Reading(
-            key=f"{node}/{boot}/{source}/{each.instance}/{each.name}/{each.crtime_ns}",
+            key=f"{life_of(node, boot, source, each.instance)}{each.name}/{each.crtime_ns}",
             resource=resource,
             source=source,
             vm=member.vm_uuid,
@@ -214,6 +223,11 @@ def readings_of(
             narrow=NARROW.get(source, _NONE),
             start={} if each.crtime_ns >= since_ns else None,
         )
+
+
+def life_of(node: str, boot: int, source: str, zoneid: int) -> str:
+    """What the keys begin with of the readings of a zone's kstat."""
+    return f"{node}/{boot}/{source}/{zoneid}/"
 
 
 def interface_of(link: readings.Counters) -> str:

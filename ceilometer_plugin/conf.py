@@ -13,7 +13,7 @@ GROUP = "smartos_meters"
 #: D scripts that are light and hang on probes that stay.
 DEFAULT_SCRIPTS = ["zone_io", "zone_throttle", "zone_capwait", "zone_net", "zone_tcp"]
 #: These look closer, and cost more.
-SCRIPTS = [*DEFAULT_SCRIPTS, "zone_cpu", "zone_runq", "zone_syscall", "zone_vfs"]
+SCRIPTS = [*DEFAULT_SCRIPTS, "zone_cpu", "zone_final", "zone_runq", "zone_syscall", "zone_vfs"]
 
 OPTIONS = [
     cfg.DictOpt(
@@ -56,7 +56,8 @@ OPTIONS = [
         default=DEFAULT_SCRIPTS,
         help="The D scripts that run on the nodes, one process for all of them; empty is none. "
         "zone_cpu, zone_runq, zone_syscall and zone_vfs exist as well, and cost more: see the "
-        "head of each script.",
+        "head of each script. zone_final costs nothing and hangs on the kernel's inside: with it "
+        "what programs read and wrote until their guest rebooted by itself is in the totals.",
     ),
     cfg.IntOpt(
         "dtrace_period",

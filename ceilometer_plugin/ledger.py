@@ -56,9 +56,18 @@ class Epoch:
     values: dict[str, int]
     #: what does not count: it was there before the ledger
     start: dict[str, int] = dataclasses.field(default_factory=dict)
+    #: what some of its counters held at its very end, after any reading
+    last: dict[str, int] = dataclasses.field(default_factory=dict)
     #: when it was over, by the node's clock or by that of the one who read
     end_ns: int | None = None
     end_wall_ns: int | None = None
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """What it has counted since its start."""
+        start, last = self.start, self.last
+        values = {**self.values, **last} if last else self.values
+        return {name: value - start.get(name, 0) for name, value in values.items()}
 
     @property
     def ended(self) -> bool:
@@ -131,14 +140,15 @@ class Account:
             epoch.gap_ns for epoch in self.epochs.values() if epoch.source == GAPS_OF
         )
 
-    def bear(self, long_ns: int) -> None:
-        """Fix the moment of the first sample of what has none; one long ago is a moment before."""
+    def bear(self, wall_ns: int) -> None:
+        """Fix the moment of the first sample, zero, of what has none: before the one of now.
+
+        Not that of its beginning, which may be too long ago for whoever bills the difference.
+        """
         for epoch in self.epochs.values():
             place = (epoch.resource, epoch.source)
-            if place in self.announced or place in self.births:
-                continue
-            age = epoch.read_ns - epoch.born_ns
-            self.births[place] = epoch.wall_ns - (age if age <= long_ns else MOMENT_NS)
+            if place not in self.announced:
+                self.births.setdefault(place, wall_ns - MOMENT_NS)
 
     def announce(self) -> None:
         """The first samples were given."""
@@ -203,6 +213,17 @@ class Account:
         )
         self._settle(reading.resource, reading.source)
 
+    def finish(self, life: str, born_before_ns: int, values: Mapping[str, int]) -> None:
+        """Take what counters held as the epoch ended whose key begins so, if it is known."""
+        for key, epoch in self.epochs.items():
+            if not key.startswith(life) or epoch.born_ns > born_before_ns:
+                continue
+            for name in epoch.values.keys() & values.keys():
+                if epoch.read_ns <= born_before_ns and values[name] < epoch.values[name]:
+                    self.anomalies += 1
+                else:
+                    epoch.last[name] = values[name]
+
     def end(self, vm: str, node: str, wall_ns: int) -> None:
         """A VM of the instance is down on a node, since that moment."""
         for epoch in self.epochs.values():
@@ -239,8 +260,8 @@ class Account:
             if epoch.source == GAPS_OF:
                 self.settled_gap_ns += epoch.gap_ns
             sums = self.settled.setdefault(resource, {}).setdefault(source, {})
-            for name, value in epoch.values.items():
-                sums[name] = sums.get(name, 0) + value - epoch.start.get(name, 0)
+            for name, value in epoch.counted.items():
+                sums[name] = sums.get(name, 0) + value
 
     def totals(self) -> dict[tuple[str, str], dict[str, int]]:
         """All that was counted, by resource and source."""
@@ -251,14 +272,12 @@ class Account:
         }
         for epoch in self.epochs.values():
             place = (epoch.resource, epoch.source)
-            start, sums = epoch.start, found.get(place)
+            sums = found.get(place)
             if sums is None:
-                found[place] = {
-                    name: value - start.get(name, 0) for name, value in epoch.values.items()
-                }
+                found[place] = epoch.counted
                 continue
-            for name, value in epoch.values.items():
-                sums[name] = sums.get(name, 0) + value - start.get(name, 0)
+            for name, value in epoch.counted.items():
+                sums[name] = sums.get(name, 0) + value
         return found
 
 

@@ -19,7 +19,7 @@ from ceilometer import sample
 from oslo_config import cfg
 
 import dtrace_scripts
-from ceilometer_plugin import collection, ledger, meters, probed, roster, samples
+from ceilometer_plugin import collection, consumer, ledger, meters, probed, roster, samples
 from ceilometer_plugin import conf as meters_conf
 from ceilometer_plugin.consumer import program
 from nova_smartos import readings
@@ -30,6 +30,8 @@ LOG = logging.getLogger(__name__)
 # How long the account of an instance that is gone is kept: it may be shelved, and come back.
 _FORGET_NS = 90 * 24 * 3600 * 10**9
 _MS = 10**6
+# What zone_final.d tells in whole numbers is of this kstat; the rest ends so.
+_FINAL_OF, _TICKS = "zone_vfs", "_raw"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +116,17 @@ class Metering:
             before = {uuid: (each.given, each.gone) for uuid, each in book.accounts.items()}
             gone = self._see_who_is_gone(book, {each.server_uuid for _, each in found})
             self._entered &= {reading.id for _, reading in taken}
-            present = {
-                member.uuid: each.wall_ns for _, each in found for member in each.members.values()
-            }
+            present: dict[str, int] = {}
+            for _, each in found:
+                for member in each.members.values():
+                    # where two nodes have it, before the samples of either
+                    known = present.get(member.uuid, each.wall_ns)
+                    present[member.uuid] = min(known, each.wall_ns)
             moved = {uuid: self._moved(book.account(uuid), wall) for uuid, wall in present.items()}
-            for uuid in (*present, *gone):
-                book.account(uuid).bear(samples.LONG_NS)
+            for uuid, wall in present.items():
+                book.account(uuid).bear(wall)
+            for uuid in gone:
+                book.account(uuid).bear(book.accounts[uuid].read_ns)
             try:
                 book.commit(reading.id for _, reading in taken)
             except (OSError, sqlite3.Error) as error:
@@ -184,12 +191,15 @@ class Metering:
     def _take_finals(self, book: ledger.Ledger) -> list[tuple[readings.Spool, readings.Reading]]:
         """Enter what nova-compute has left in the spools."""
         taken: list[tuple[readings.Spool, readings.Reading]] = []
-        for directory in {place.spool_directory for place in self._places}:
+        places = {place.spool_directory: place.name for place in reversed(self._places)}
+        for directory, place in places.items():
             if directory is None or not self._finals:
                 continue
             spool = readings.Spool(directory)
             try:
+                odd = set(spool.names())
                 for reading in spool.readings():
+                    odd.discard(reading.id)
                     # of a cycle whose commit failed, it is in the accounts already
                     if not book.is_taken(reading.id) and reading.id not in self._entered:
                         self._enter_final(book, reading)
@@ -197,7 +207,16 @@ class Metering:
                     taken.append((spool, reading))
             except OSError as error:
                 LOG.error("The final readings in %s cannot be read: %s", directory, error)
+            else:
+                self._count_odd(book, place, odd)
         return taken
+
+    def _count_odd(self, book: ledger.Ledger, place: str, odd: set[str]) -> None:
+        """Count once what lies in a spool and cannot be read; whose it is, nobody knows."""
+        known = book.facts.get(f"odd/{place}", [])
+        if new := odd.difference(known):
+            self._facts(book, book.facts.get(f"place/{place}", place))["finals_failed"] += len(new)
+        book.facts[f"odd/{place}"] = sorted(odd)
 
     def _enter_final(self, book: ledger.Ledger, reading: readings.Reading) -> None:
         facts = self._facts(book, reading.server_uuid)
@@ -259,9 +278,27 @@ class Metering:
                 since_ns=since,
             ):
                 account.note(each)
+        for final in collected.finals:
+            self._finish(book, collected, final)
         numbers = self._numbers.setdefault(source.place.name, probed.Numbers())
         for uuid, reading in numbers.readings(collected):
             book.account(uuid).note(reading)
+
+    def _finish(
+        self, book: ledger.Ledger, collected: collection.Collected, final: consumer.Final
+    ) -> None:
+        """Enter what DTrace saw a zone's kernel hold as it ended."""
+        member = collected.members.get(final.zonename)
+        # once a VM is deleted its node tells of it no more; a zone is named after its VM
+        uuid = final.zonename if member is None else member.uuid
+        if uuid not in book.accounts:
+            return
+        life = collection.life_of(collected.server_uuid, collected.boot, _FINAL_OF, final.zoneid)
+        # times are in ticks of a clock whose ratio to nanoseconds the kernel does not tell
+        counted = {
+            name: number for name, number in final.counters.items() if not name.endswith(_TICKS)
+        }
+        book.account(uuid).finish(life, final.hrtime_ns, counted)
 
     def _introduce(
         self, book: ledger.Ledger, member: roster.Member, server_uuid: str
@@ -284,20 +321,20 @@ class Metering:
     def _see_who_is_gone(self, book: ledger.Ledger, answered: set[str]) -> list[str]:
         """Instances that their node no longer has; theirs are the last samples."""
         present = {member.uuid for members in self._members.values() for member in members.values()}
+        # of a node that is no longer in the configuration nobody knows what became of its instances
+        ours = {book.facts.get(f"place/{place.name}") for place in self._places}
         gone = []
         now = time.time_ns()
         for uuid, account in list(book.accounts.items()):
-            if uuid in present or not (account.deleted or account.node in answered):
+            left = account.node not in ours and not account.deleted
+            if uuid in present or not (left or account.deleted or account.node in answered):
                 continue
-            if not account.gone:
+            if not account.gone and not left:
                 account.end_all(now)
-            if account.gone < self._options.final_cycles:
+            if account.gone < self._options.final_cycles and not left:
                 book.account(uuid).gone += 1
                 gone.append(uuid)
-            elif (
-                max((each.wall_ns for each in account.epochs.values()), default=0)
-                < now - _FORGET_NS
-            ):
+            elif account.read_ns < now - _FORGET_NS:
                 book.forget(uuid)
                 for kept in (self._given, self._told):
                     kept.pop(uuid, None)
@@ -416,11 +453,12 @@ class Metering:
             lost = source.take_drops()
             facts["drops"] += lost
             facts["restarts"] += source.take_restarts()
+            facts["down"] = facts.get("down", 0) + source.take_down_ns()
             self._drops[uuid] = lost
         values: dict[str, Any] = {key: facts[key] for key in ("finals_failed", "failed", "drops")}
         values["ledger_failed"] = book.facts.get("ledger_failed", 0)
         if dtrace is not None:
-            values["restarts"] = facts["restarts"]
+            values |= {key: facts[key] for key in ("restarts", "down")}
         if collected is not None and name in self._numbers:
             values |= self._numbers[name].ratios(book, collected)
         return NodeView(uuid, name, wall, values)

@@ -376,11 +376,13 @@ def _own() -> Iterator[Meter]:
         ("smartos.node.collections.failed", "collection", "failed", NODE,
          "cycles without a reading of this node"),
         ("smartos.node.readings.failed", "reading", "finals_failed", NODE,
-         "final readings that nova-compute could not take or keep"),
+         "final readings that nova-compute could not take or keep, or that cannot be read"),
         ("smartos.node.ledger.failed", "cycle", "ledger_failed", NODE,
          "cycles whose readings could not be made durable, and gave no samples"),
         ("smartos.node.dtrace.drops", "drop", "drops", NODE, "what DTrace says it lost"),
         ("smartos.node.dtrace.restarts", "restart", "restarts", NODE, "of the consumer"),
+        ("smartos.node.dtrace.down", "ns", "down", NODE,
+         "without a consumer: what happened then is in no meter from DTrace"),
     ):  # fmt: skip
         # a late final reading makes a gap smaller
         type_ = GAUGE if what == "gap" else CUMULATIVE

@@ -28,6 +28,8 @@ class Numbers:
     def readings(self, collected: collection.Collected) -> Iterator[tuple[str, ledger.Reading]]:
         """Readings for the ledger, each with its instance."""
         for frame in collected.frames:
+            if frame.script not in _BY_SCRIPT:
+                continue
             values = values_of(frame)
             for zone_id, (zonename, born_ns) in collected.zone_ids.items():
                 if zonename not in collected.zones or frame.hrtime_ns <= born_ns:

@@ -57,7 +57,7 @@ class View:
     usage: Mapping[str, zfs.Usage]
     #: by nic: what came in and went out since the cycle before, and in how long
     moved: Mapping[str, tuple[int, int, int]]
-    #: by resource and source, where this is their first sample: when they began
+    #: by resource and source, where this is their first sample: the moment of the zero before it
     births: Mapping[tuple[str, str], int]
     #: the D scripts that count now; None where that is no question
     scripts: frozenset[str] | None
@@ -110,6 +110,11 @@ class View:
         }
 
     @functools.cached_property
+    def cpu_metadata(self) -> dict[str, Any]:
+        """With what libvirt's sample of CPU time has besides."""
+        return {**self.metadata, "cpu_number": self.metadata["vcpus"]}
+
+    @functools.cached_property
     def probed_metadata(self) -> dict[str, Any]:
         return {**self.metadata, "quality": self.probed_quality}
 
@@ -149,9 +154,9 @@ class View:
 def of_instance(meter: meters.Meter, view: View) -> Iterator[Sample]:
     """The samples of one meter for one instance; none where it has no truthful answer.
 
-    The first of a total comes with another of when it was zero: whoever bills the differences
-    between samples would never see what was used before the first. One after a long time comes with
-    another of what was given last. Where either was long ago it is told of a moment before.
+    The first of a total comes with another of zero: whoever bills the differences between samples
+    would never see what was used before the first. One after a long time comes with another of what
+    was given last. Either is told of a moment before.
     """
     if view.brand not in meter.brands:
         return
@@ -165,6 +170,8 @@ def of_instance(meter: meters.Meter, view: View) -> Iterator[Sample]:
             id_, metadata = view.resource(meter.resource, name)
         elif type(meter.source) in _PROBED:
             id_, metadata = view.account.uuid, view.probed_metadata
+        elif meter.name == "cpu":
+            id_, metadata = view.account.uuid, view.cpu_metadata
         else:
             id_, metadata = view.account.uuid, view.metadata
         if view.births and isinstance(meter.source, meters.Counted):

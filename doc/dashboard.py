@@ -69,6 +69,7 @@ def document() -> str:
         ]),
         _graph("Time of which nothing is known", "ns", [
             (f"increase({_name('smartos.metering.gap')}{_OF_INSTANCE}[1h])", "{{resource_name}}"),
+            (f"increase({_name('smartos.node.dtrace.down')}[1h])", "{{resource_name}} DTrace"),
         ]),
     ]  # fmt: skip
     for number, panel in enumerate(panels, 1):

@@ -25,7 +25,10 @@ OPERATIONS = (
     ("Notice what guests do themselves", ("get_info",)),
     ("Rebuild", ("rebuild",)),
     ("Rescue and unrescue", ("rescue", "unrescue")),
-    ("Resize and cold migration", ("migrate_disk_and_power_off", "finish_migration", "finish_revert_migration")),
+    (
+        "Resize and cold migration",
+        ("migrate_disk_and_power_off", "finish_migration", "finish_revert_migration"),
+    ),
     ("Live migration", ("check_can_live_migrate_destination", "live_migration")),
     ("Snapshot (make an image)", ("snapshot",)),
     ("Attach and detach a port", ("attach_interface", "detach_interface")),

@@ -21,7 +21,7 @@
  * Error: none; a line is whole or not there.
  * Needs fbt::zone_kstat_delete, which a compiler may have inlined, and these fields of zone_t, some
  * of which platforms keep for each CPU. Where it lacks them, the last reading before the driver
- * stops a zone is all there is.
+ * stops a zone is all there is. The ledger takes what is no time: it does not know that ratio.
  */
 
 #pragma D option quiet

@@ -11,12 +11,7 @@ import sys
 from gate.cloud import call, cli, install, processes
 
 FOLDER = install.ROOT / "build/gate"
-SUITES = (
-    "stories",
-    "tempest.api.compute",
-    "tempest.api.compute.kvm",
-    "telemetry",
-)
+SUITES = ("stories", "tempest.api.compute", "tempest.api.compute.kvm")
 #: The optional sets of a cloud, and where its logs are kept: meters have one of their own, so that
 #: what they cost costs no other suite.
 _SETS = {False: ("consoles", "logs"), True: ("telemetry", "logs-telemetry")}
@@ -46,8 +41,7 @@ def _run(options: argparse.Namespace) -> int:
     # what an earlier run has found must not stand for this one
     for old in [*FOLDER.glob("*.junit.xml"), FOLDER / "summary.json", FOLDER / "index.html"]:
         old.unlink(missing_ok=True)
-    # the load that is metered is scripted, which takes emulated nodes
-    chosen = options.suites or (SUITES[:-1] if options.nodes else SUITES)
+    chosen = options.suites or SUITES
     status = 0
     for metered, (set_, logs) in _SETS.items():
         if suites := [each for each in chosen if (each == "telemetry") is metered]:
@@ -93,7 +87,9 @@ def _keep_logs(name: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m gate", description=__doc__)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}")
+    parser.add_argument(
+        "suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}, telemetry, idle"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the (last) cloud up")
     cli.add_node_options(parser)
     return parser

@@ -7,7 +7,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# a busy machine takes its time for any example
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 if importlib.util.find_spec("nova"):
     # Nova decides between threads and eventlet when it is first imported, and its libraries would

@@ -60,6 +60,10 @@ class Consumer(Protocol):
         """Why it is not running now."""
 
     @property
+    def down_ns(self) -> int:
+        """How long nothing counted: from the last frame of a run to the start of the next."""
+
+    @property
     def restarts(self) -> int:
         """How often a run ended unasked."""
 

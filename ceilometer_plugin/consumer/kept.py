@@ -3,6 +3,7 @@
 
 import collections
 import threading
+import time
 from collections.abc import Iterable, Mapping
 
 from ceilometer_plugin import consumer
@@ -25,6 +26,10 @@ class Kept:
         self._unsupported: dict[str, str] = {}
         self._failure: str | None = "it was not started"
         self._restarts = 0
+        # whether a run counts, when one last said so, and how long none did before
+        self._counts = False
+        self._said_ns = time.monotonic_ns()
+        self._down_ns = 0
 
     @property
     def run(self) -> str:
@@ -47,6 +52,12 @@ class Kept:
             return self._failure
 
     @property
+    def down_ns(self) -> int:
+        with self._changed:
+            now = 0 if self._counts else time.monotonic_ns() - self._said_ns
+            return self._down_ns + now
+
+    @property
     def restarts(self) -> int:
         with self._changed:
             return self._restarts
@@ -66,6 +77,19 @@ class Kept:
             taken = list(self._finals)
             self._finals.clear()
         return taken
+
+    def keep_counting(self) -> None:
+        """The run that frames() shows has begun, or said something."""
+        with self._changed:
+            now = time.monotonic_ns()
+            if not self._counts:
+                self._down_ns += now - self._said_ns
+            self._counts, self._said_ns = True, now
+
+    def keep_down(self) -> None:
+        """That run is over, and no other has taken over."""
+        with self._changed:
+            self._counts = False
 
     def keep_drops(self, kind: str, number: int = 1) -> None:
         """Count what was lost."""

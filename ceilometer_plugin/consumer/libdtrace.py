@@ -540,6 +540,7 @@ class Libdtrace(kept.Kept):
         with self._changed:
             self._run = f"{self._name}:{hrtime_ns}"
             self._failure = None
+            self.keep_counting()
 
     def _framed(self, scripts: source.Scripts, found: Sequence[Aggregation]) -> None:
         # the clock of the variable timestamp, on illumos
@@ -567,6 +568,7 @@ class Libdtrace(kept.Kept):
             if not self._run:
                 # what BEGIN prints has not come: its numbers would belong to no run
                 return
+            self.keep_counting()
             for name in scripts.texts:
                 self._frames[name] = consumer.Frame(
                     name, hrtime_ns, wall_ns, values[name], distributions[name], self._run
@@ -582,6 +584,7 @@ class Libdtrace(kept.Kept):
         LOG.warning("libdtrace on %s: %s", self._name, error)
         with self._changed:
             self._failure = str(error) or type(error).__name__
+            self.keep_down()
             if self._run:
                 self._restarts += 1
             self.keep_ended(self._frames.values())

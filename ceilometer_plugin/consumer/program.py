@@ -116,6 +116,7 @@ class Program(kept.Kept):
             run.now_ns = max(run.now_ns, frame.hrtime_ns)
             if run is self._current:
                 self._frames[frame.script] = frame
+                self.keep_counting()
             self._changed.notify_all()
 
     def heard(self, text: str) -> None:
@@ -133,6 +134,8 @@ class Program(kept.Kept):
         """A run ended."""
         with self._changed:
             run.error = error
+            if run is self._current and not run.is_stopping:
+                self.keep_down()
             self._changed.notify_all()
 
     # the thread that keeps it running
@@ -259,6 +262,7 @@ class Program(kept.Kept):
     def _show(self, run: "_Run") -> None:
         self._run = run.name
         self._frames = dict(run.newest)
+        self.keep_counting()
         if not self._closing:
             self._failure = None
 
@@ -325,6 +329,10 @@ class _Run:
     def start(self, gz: node.Node, period_seconds: int) -> None:
         self._thread = threading.Thread(target=self._read, args=(gz, period_seconds), daemon=True)
         self._thread.start()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """End it; what it has said until then is kept."""

@@ -61,6 +61,7 @@ class Replay(kept.Kept):
 
     def _begun(self, hrtime_ns: int, wall_ns: int) -> None:
         self._run = f"{self._name}:{hrtime_ns}"
+        self.keep_counting()
 
     def _framed(self, frame: consumer.Frame) -> None:
         self._frames[frame.script] = dataclasses.replace(frame, run=self._run)

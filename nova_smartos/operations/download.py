@@ -66,6 +66,8 @@ class Download:
         # bytes, then None at the end or what went wrong
         self._queue: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=8)
         self._given_up = threading.Event()
+        self._gathered = bytearray()
+        self._put_at = time.monotonic()
 
     def __enter__(self) -> "Download":
         threading.Thread(target=self._fetch, name=f"download-{self._id}", daemon=True).start()
@@ -83,8 +85,10 @@ class Download:
 
     def write(self, chunk: bytes) -> None:
         """What Nova calls with the bytes."""
-        if chunk:
-            self._put(chunk)
+        self._gathered += chunk
+        # each handing over between threads costs as much as a piece of this size
+        if len(self._gathered) >= _MIB or time.monotonic() - self._put_at > 1:
+            self._hand_over()
 
     def truncate(self, _: int) -> None:
         """What Nova calls when the signature is wrong; it raises that, too."""
@@ -136,6 +140,7 @@ class Download:
     def _fetch(self) -> None:
         try:
             self._download(data=self)
+            self._hand_over()
             self._put(None)
         except _GivenUpError:
             LOG.debug("Nobody wants the rest of image %s", self._id)
@@ -143,6 +148,12 @@ class Download:
             # raised again where the bytes are read
             with contextlib.suppress(_GivenUpError):
                 self._put(error)
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = bytes(self._gathered), bytearray()
+        if gathered:
+            self._put(gathered)
+        self._put_at = time.monotonic()
 
     def _put(self, item: bytes | Exception | None) -> None:
         while not self._given_up.is_set():

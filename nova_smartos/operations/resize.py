@@ -156,9 +156,10 @@ def migration(
     context: nova_context.RequestContext, instance: instances.Instance
 ) -> migrations.Migration:
     """The migration that is under way."""
-    return migrations.Migration.get_by_id_and_instance(
-        context, instance.migration_context.migration_id, instance.uuid
-    )
+    moves = instance.migration_context
+    if moves is None:
+        raise faults.Refused("Nova has begun no migration of it")
+    return migrations.Migration.get_by_id_and_instance(context, moves.migration_id, instance.uuid)
 
 
 def stays(migration: migrations.Migration) -> bool:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meters of an emulated node: exact through everything that happens to a zone and to the agent."""
 
+import io
 import json
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -53,6 +55,8 @@ def test_a_guest_has_ceilometers_meters(world: metered.Metered) -> None:
     assert (told["display_name"], told["flavor"]["name"], told["quality"]) == (
         "web", "tiny", "exact"
     )  # fmt: skip
+    assert told["cpu_number"] == 1
+    assert "cpu_number" not in world.metadata("memory.usage")[uuid]
 
 
 def test_vms_that_are_not_novas_have_no_meters(world: metered.Metered) -> None:
@@ -110,7 +114,7 @@ def test_an_instance_that_lived_between_two_polls_is_metered(world: metered.Mete
     assert "power.state" not in found[uuid]
 
 
-def test_the_first_sample_of_a_total_comes_with_its_beginning(world: metered.Metered) -> None:
+def test_the_first_sample_of_a_total_comes_with_a_zero(world: metered.Metered) -> None:
     uuid = world.create("brief")
     world.load(uuid, "cpu=1")
     last = world.leave(uuid, "deletion")
@@ -125,6 +129,25 @@ def test_the_first_sample_of_a_total_comes_with_its_beginning(world: metered.Met
     assert born < now
     assert given[1][0].timestamp == given[0][1].timestamp
     assert {each.project_id for cycle in given for each in cycle} == {metered.PROJECT}
+
+
+def test_a_first_sample_that_a_crash_has_swallowed_is_given_again(world: metered.Metered) -> None:
+    """The agent dies with its samples, after they were made durable and before they are out."""
+    uuid = world.create("brief")
+    world.load(uuid, "cpu=1")
+
+    def given() -> list[tuple[float, str]]:
+        ours = [each for each in world.samples() if (each.name, each.resource_id) == ("cpu", uuid)]
+        return [(each.volume, each.timestamp) for each in ours]
+
+    lost = given()
+    world.metering.close()
+    world.begin()
+    again, later = given(), given()
+    # of the same moment, so that it does no harm where the first got out after all
+    assert again[0] == lost[0] and again[0][0] == 0
+    assert lost[1][0] < again[1][0] < later[0][0]
+    assert len(later) == 1
 
 
 def test_after_a_long_time_the_last_total_is_told_again(
@@ -244,6 +267,29 @@ def test_a_terminal_shows_what_guests_do(
     assert rows["cpu"]["volume"] > 0
     assert (rows["memory"]["volume"], rows["memory"]["unit"]) == (64, "MiB")
     assert list(world.spool.readings()) == []
+
+
+class Terminal(io.StringIO):
+    """Somebody who looks at two tables, and presses Ctrl-C."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        if self.getvalue().count("INSTANCE") == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_terminal_shows_it_again_and_again(
+    world: metered.Metered, agent_conf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.create("web")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert meter.main(["--config-file", agent_conf, "--interval", "0.1"]) == 0
+    blank, *tables = terminal.getvalue().split("\x1b[H\x1b[2J")
+    assert blank == ""
+    assert [table.splitlines()[1].split()[:2] for table in tables] == [["web", "running"]] * 2
 
 
 def test_an_instance_that_is_not_there_is_said(

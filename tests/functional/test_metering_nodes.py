@@ -32,7 +32,7 @@ class Two(fixtures.Fixture):
 
     def _setUp(self) -> None:
         self.nodes = []
-        files = {}
+        self._files: dict[str, str] = {}
         for name in ("a", "b"):
             folder = self._directory / name
             folder.mkdir()
@@ -43,7 +43,16 @@ class Two(fixtures.Fixture):
                 f"[DEFAULT]\ncompute_driver = smartos.SmartOSDriver\n[smartos]\n"
                 f"tool_path = {world.node.tools}\nspool_directory = {world.spool.directory}\n"
             )
-            files[name] = str(path)
+            self._files[name] = str(path)
+        self.begin(*self._files)
+        self.addCleanup(self._end)
+
+    def _end(self) -> None:
+        self.metering.close()
+
+    def begin(self, *names: str) -> None:
+        """Start the polling agent's part, with some of the nodes."""
+        files = {name: self._files[name] for name in names}
         conf = cfg.ConfigOpts()
         meters_conf.register(conf)
         conf([])
@@ -51,7 +60,14 @@ class Two(fixtures.Fixture):
         for name, value in {**options, "collect_timeout": 2}.items():
             conf.set_override(name, value, group=meters_conf.GROUP)
         self.metering = metering.Metering(conf)
-        self.addCleanup(self.metering.close)
+
+    def accounts(self) -> set[str]:
+        """Whom the ledger on the disk knows."""
+        self.metering.close()
+        book = ledger.Ledger(self._directory / "both")
+        found = set(book.accounts)
+        book.close()
+        return found
 
     def poll(self) -> dict[str, dict[str, float]]:
         """One cycle over both."""
@@ -116,6 +132,35 @@ def test_an_instance_that_moves_keeps_its_total(both: Two) -> None:
     assert total == sum(metered.used(each, "zones", *CPU) for each in (there, here)) > before
 
 
+def test_a_node_that_is_taken_out_and_comes_back_keeps_its_totals(
+    both: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = both.nodes
+    there, stays = first.create("there"), second.create("stays")
+    first.load(there, "cpu=1")
+    waits.until(lambda: {there, stays} <= both.poll().keys(), "both to be metered")
+    before = both.poll()[there]["cpu"]
+    both.metering.close()
+    both.begin("b")
+    for _ in range(2):
+        found = both.poll()
+        # it may well live, so nobody tells that it is gone
+        assert stays in found and there not in found
+    both.metering.close()
+    both.begin("a", "b")
+    found = waits.until(lambda: (again := both.poll()) and there in again and again, "it is back")
+    assert found[there]["smartos.metering.gap"] == 0
+    now = first.leave(there)
+    total = both.poll()[there]["cpu"]
+    assert total >= metered.used(now, "zones", *CPU) > before
+
+    monkeypatch.setattr(metering, "_FORGET_NS", 0)
+    both.metering.close()
+    both.begin("b")
+    both.poll()
+    assert both.accounts() == {stays}
+
+
 def test_a_full_disk_under_the_ledger_gives_no_samples_and_loses_nothing(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,3 +196,23 @@ def test_failed_final_readings_are_a_meter(tmp_path: pathlib.Path) -> None:
         world.poll()
         rows = [row for row in world.poll().values() if FAILED in row]
         assert [row["smartos.node.readings.failed"] for row in rows] == [3]
+
+
+def test_what_is_no_reading_is_counted_once(tmp_path: pathlib.Path) -> None:
+    with metered.Metered(tmp_path, "--speed", "100") as world:
+        world.poll()
+        world.leave(world.create("web"))
+        (world.spool.directory / "1.json").write_text("{")
+
+        def failed() -> float:
+            rows = [row for row in world.poll().values() if FAILED in row]
+            return rows[0]["smartos.node.readings.failed"]
+
+        assert [failed(), failed()] == [1, 1]
+        (world.spool.directory / "2.json").write_text("[]")
+        assert failed() == 2
+        # nor anew after a restart
+        world.metering.close()
+        world.begin()
+        assert failed() == 2
+        assert sorted(path.name for path in world.spool.directory.iterdir()) == ["1.json", "2.json"]

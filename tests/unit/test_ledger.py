@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ledger: totals that follow from readings, in whatever order, number and life they come."""
 
+import json
 import pathlib
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ceilometer_plugin import ledger
@@ -120,6 +123,30 @@ def test_a_reboot_of_the_node_is_measured_by_the_clock_on_the_wall() -> None:
     assert account.gap_ns == (5370 - 5100) * SECOND
 
 
+def test_what_a_boot_held_at_its_end_counts_in_whatever_order_it_comes() -> None:
+    early, late = a_reading(7, 10, start={"n": 2}), a_reading(9, 20)
+    for found in ([early, late, None], [early, None, late]):
+        account = ledger.Account(UUID)
+        for each in found:
+            if each is None:
+                account.finish("node/zones/", 30 * SECOND, {"n": 12, "unknown": 5})
+            else:
+                account.note(each)
+        account.note(a_reading(1, 5, epoch="b"))
+        # of another life, which only began later
+        account.finish("node/zones/b", 999 * SECOND, {"n": 100})
+        assert account.totals() == {("", ledger.GAPS_OF): {"n": 12 - 2 + 1}}
+        assert account.anomalies == 0
+        kept = ledger._account(UUID, json.loads(json.dumps(ledger._document(account))))
+        assert kept == account
+
+
+def test_an_end_that_is_less_than_what_was_read_is_an_anomaly() -> None:
+    account = an_account(a_reading(7, 10))
+    account.finish("node/zones/", 30 * SECOND, {"n": 6})
+    assert (total(account), account.anomalies) == (7, 1)
+
+
 def test_nics_and_sources_are_summed_apart() -> None:
     account = an_account(
         a_reading(7, 10),
@@ -177,15 +204,15 @@ def test_a_clock_that_is_ahead_freezes_nothing() -> None:
 
 def test_the_first_moment_of_a_total_is_fixed_once() -> None:
     account = an_account(a_reading(7, 100))
-    account.bear(1000 * SECOND)
+    account.bear(5100 * SECOND)
     first = dict(account.births)
-    assert first == {("", ledger.GAPS_OF): 5000 * SECOND}
+    assert first == {("", ledger.GAPS_OF): 5100 * SECOND - ledger.MOMENT_NS}
     account.note(a_reading(8, 200))
-    account.bear(1000 * SECOND)
+    account.bear(5200 * SECOND)
     assert account.births == first
     account.announce()
     account.note(a_reading(1, 1, epoch="b"))
-    account.bear(1000 * SECOND)
+    account.bear(6001 * SECOND)
     assert account.births == {}
 
 
@@ -250,6 +277,37 @@ def test_what_cannot_be_written_is_written_with_the_next_commit(
     again.close()
 
 
+# what a polling agent does in each cycle: note, commit, tell
+_AGENT = """
+import pathlib, sys
+from ceilometer_plugin import ledger
+from tests.unit import test_ledger as here
+book = ledger.Ledger(pathlib.Path(sys.argv[1]))
+value = here.total(book.account(here.UUID))
+while True:
+    value += 1
+    book.account(here.UUID).note(here.a_reading(value, value))
+    book.commit([f"{value}.json"])
+    print(value, flush=True)
+"""
+
+
+def test_what_an_agent_has_told_is_there_after_it_was_killed(path: pathlib.Path) -> None:
+    for cycles in (1, 2, 5, 9):
+        words = [sys.executable, "-c", _AGENT, str(path)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as agent:
+            assert agent.stdout is not None
+            told = [agent.stdout.readline() for _ in range(cycles)]
+            # wherever it is
+            agent.kill()
+            told += agent.stdout.readlines()
+        last = int([line for line in told if line.endswith("\n")][-1])
+        book = ledger.Ledger(path)
+        assert total(book.accounts[UUID]) in (last, last + 1)
+        assert book.is_taken(f"{last}.json")
+        book.close()
+
+
 class Full:
     """A database on a disk without room: it fails as the last word is written."""
 
@@ -281,6 +339,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_no_history_makes_a_total_wrong(steps: list[tuple[str, int]]) -> None:
     """The total is what each boot had used at its newest reading that came through."""

@@ -302,7 +302,7 @@ class Life:
 
     def samples(self) -> list[samples.Sample]:
         """What the plugin gives of it now."""
-        self.account.bear(samples.LONG_NS)
+        self.account.bear(self.account.read_ns)
         births = dict(self.account.births)
         self.account.announce()
         totals = self.account.totals()

@@ -175,6 +175,8 @@ def test_a_dtrace_that_dies(error: Exception | None, words: str) -> None:
             first.end(0)
         waits.until(lambda: made.failure == "the node is away")
         assert made.restarts == 1 and made.drops == {"frames cut off": 1}
+        down = made.down_ns
+        waits.until(lambda: made.down_ns > down)
         assert [frame.run for frame in made.ended()] == ["node1:5"] and made.ended() == []
         carrier.error = None
         second = carrier.begun(1)
@@ -182,6 +184,7 @@ def test_a_dtrace_that_dies(error: Exception | None, words: str) -> None:
         second.say(printed.head("zone_io", at=6))
         waits.until(lambda: made.run == "node1:6")
         assert made.failure is None and made.frames() == {} and made.restarts == 1
+        assert made.down_ns == made.down_ns > down
     assert words
 
 
