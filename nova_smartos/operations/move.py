@@ -170,11 +170,17 @@ def clear(target: node.Node, uuid: str) -> None:
         if identity.moved(vm) is None and vm.state != vms.State.RECEIVING:
             raise faults.Refused(f"the other node has a VM {uuid} already")
         removal.remove(target, vm)
-    left = [each for each in _named(target, uuid) if "@" not in each.name]
+    own = f"{image.POOL}/{uuid}"
+    left = sorted(each.name for each in _named(target, uuid) if "@" not in each.name)
+    ours = {each for each in left if target.zfs.get(each, _COPY)[_COPY]}
+    if _aside(own) in ours:
+        # then vmadm has made the other one, for the same copy
+        ours.add(own)
     for each in left:
-        if not target.zfs.get(each.name, _COPY)[_COPY]:
-            raise faults.Refused(f"the other node has {each.name} already, which is not ours")
-        target.zfs.destroy(each.name, recursive=True)
+        if each not in ours:
+            raise faults.Refused(f"the other node has {each} already, which is not ours")
+    for each in left:
+        target.zfs.destroy(each, recursive=True)
 
 
 def _wait_until_still(target: node.Node, uuid: str) -> None:
@@ -418,7 +424,7 @@ def _make(moving: transfer.Transfer, vm: vms.Vm, tops: Sequence[str]) -> None:
 
 def _receive_bhyve(target: node.Node, vm: vms.Vm, own: str, document: Mapping[str, Any]) -> None:
     """The same for bhyve, of which vmadm makes the dataset above the disks itself."""
-    aside = f"{own}-copy"
+    aside = _aside(own)
     target.zfs.rename(own, aside)
     try:
         target.vmadm.receive_record(document)
@@ -429,6 +435,11 @@ def _receive_bhyve(target: node.Node, vm: vms.Vm, own: str, document: Mapping[st
         target.zfs.destroy(own, recursive=True)
     target.zfs.rename(aside, own)
     target.vmadm.install(vm.uuid)
+
+
+def _aside(own: str) -> str:
+    """Where a copy's dataset waits while vmadm makes another one of its name."""
+    return f"{own}-copy"
 
 
 def _restored(
