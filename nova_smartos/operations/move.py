@@ -26,7 +26,7 @@ from nova.objects import flavor as flavors
 from nova.objects import instance as instances
 from oslo_log import log
 
-from nova_smartos.operations import build, guest, image, removal, resize, transfer, watch
+from nova_smartos.operations import build, guest, image, removal, resize, trail, transfer, watch
 from nova_smartos.smartos import errors, files, node, vms, zfs
 from nova_smartos.translate import errors as faults
 from nova_smartos.translate import identity, metadata
@@ -40,12 +40,6 @@ MOST_ROUNDS = 4
 STILL_SECONDS = 60.0
 
 _LOOK_SECONDS = 0.5
-_SNAPSHOT = "nova-move-"
-#: A property of the datasets of a copy that has not arrived: whose it is.
-_COPY = "nova:copy-of"
-_LIMITS = ("quota", "reservation")
-#: Properties of a dataset whose quota makes room for snapshots: what its limits are otherwise.
-_KEPT = {name: f"nova:{name}" for name in _LIMITS}
 # What the other node's own files must not depend on, whatever a stream says.
 _OWN = ("canmount", "mountpoint", "sharenfs", "sharesmb", "zoned")
 _REST = frozenset({vms.State.RUNNING, vms.State.STOPPED})
@@ -75,13 +69,13 @@ def away(
             vm = known.get(instance.uuid, fresh=True)
             resize.check(vm, instance, flavor, block_device_info)
             _check(vm)
-            tops = _tops(vm)
+            tops = trail.tops(vm)
             clear(moving.target, vm.uuid)
             _bring_images(moving, vm)
         with contextlib.ExitStack() as undo, faults.translated(instance.uuid):
             undo.callback(forget, moving.target, vm.uuid)
             undo.callback(_restored, moving, known, vm, start)
-            _make_room(gz, tops[0])
+            trail.begin(gz, vm)
             rounds = _Rounds(moving, tops, move)
             rounds.while_it_runs(vm.state == vms.State.RUNNING)
             with known.changing(vm.uuid):
@@ -116,7 +110,7 @@ def arrive(
         return vm
     if move.host != host:
         raise errors.InvalidState(f"VM {vm.uuid} was to go to {move.host or '?'}", code="Moved")
-    _tidy(gz, _tops(vm))
+    trail.end(gz, vm)
     if metadata.drive_folder(vm) is not None:
         _give_drive(gz, vm, instance, network_info)
     change()
@@ -138,7 +132,7 @@ def _give_drive(
 def back(gz: node.Node, known: watch.Watch, uuid: str) -> vms.Vm:
     """Nova says that the VM is this host's still, or again: all is as it was before it moved."""
     vm = known.get(uuid, fresh=True)
-    _tidy(gz, _tops(vm))
+    trail.end(gz, vm)
     return vm if identity.moved(vm) is None else _unmarked(gz, known, vm)
 
 
@@ -172,7 +166,7 @@ def clear(target: node.Node, uuid: str) -> None:
         removal.remove(target, vm)
     own = f"{image.POOL}/{uuid}"
     left = sorted(each.name for each in _named(target, uuid) if "@" not in each.name)
-    ours = {each for each in left if target.zfs.get(each, _COPY)[_COPY]}
+    ours = {each for each in left if target.zfs.get(each, trail.COPY)[trail.COPY]}
     if _aside(own) in ours:
         # then vmadm has made the other one, for the same copy
         ours.add(own)
@@ -188,7 +182,7 @@ def _wait_until_still(target: node.Node, uuid: str) -> None:
 
     What has arrived by then they make a dataset of, or a VM.
     """
-    copy = f"{_COPY}={uuid}"
+    copy = f"{trail.COPY}={uuid}"
     end = time.monotonic() + STILL_SECONDS
     while busy := [
         each
@@ -215,7 +209,7 @@ class _Rounds:
     def __init__(self, moving: transfer.Transfer, tops: Sequence[str], move: identity.Move) -> None:
         self._moving = moving
         self._tops = tops
-        self._name = f"{_SNAPSHOT}{move.migration[:8]}"
+        self._name = f"{trail.SNAPSHOT}{move.migration[:8]}"
         self._number = 0
 
     def while_it_runs(self, running: bool) -> None:
@@ -271,9 +265,9 @@ def _part(
     dataset: zfs.Dataset, snapshots: tuple[str, ...], tops: Sequence[str], uuid: str
 ) -> transfer.Part:
     exclude: tuple[str, ...] = ()
-    properties = {_COPY: uuid}
+    properties = {trail.COPY: uuid}
     if dataset.name in tops:
-        exclude = () if dataset.type == "volume" else (*_LIMITS, *_OWN)
+        exclude = () if dataset.type == "volume" else (*trail.LIMITS, *_OWN)
     elif dataset.type == "filesystem":
         if dataset.name == f"{tops[0]}/data":
             # all below inherits it: the node itself never mounts a tenant's datasets
@@ -288,17 +282,6 @@ def _check(vm: vms.Vm) -> None:
     held = [each["path"] for each in vm.document.get("pci_devices", [])]
     if held:
         raise faults.Refused(f"devices of a node do not move: {', '.join(held)}")
-
-
-def _tops(vm: vms.Vm) -> list[str]:
-    """The datasets that are the VM's with all below them, its own first."""
-    own = f"{image.POOL}/{vm.uuid}"
-    disks = [disk.zfs_filesystem for disk in vm.disks if disk.zfs_filesystem]
-    beside = [each for each in disks if not each.startswith(f"{own}/")]
-    strange = [each for each in beside if not re.fullmatch(rf"{own}-disk\d+", each)]
-    if vm.zfs_filesystem != own or strange:
-        raise faults.Refused(f"VM {vm.uuid} has datasets elsewhere than below {own}")
-    return [own, *beside]
 
 
 def _named(gz: node.Node, uuid: str) -> list[zfs.Dataset]:
@@ -346,37 +329,6 @@ def _discard(gz: node.Node, name: str) -> None:
         gz.files.delete(name)
     except errors.SmartOSError as error:
         LOG.warning("%s/%s stays on the other node for now: %s", files.FOLDER, name, error)
-
-
-def _make_room(gz: node.Node, own: str) -> None:
-    """Let the VM keep what it overwrites, in a snapshot, beyond its quota; _tidy() ends that."""
-    found = gz.zfs.get(own, *_LIMITS, *_KEPT.values())
-    if found[_KEPT["quota"]] is None:
-        kept = {_KEPT[name]: found[name] or "0" for name in _LIMITS}
-        gz.zfs.set(own, {**kept, "quota": "none"})
-
-
-def _tidy(gz: node.Node, tops: Sequence[str]) -> None:
-    """Take away what a move leaves beside a VM that stays, or has arrived."""
-    for top in tops:
-        for short in transfer.snapshots(gz, top):
-            if short.startswith(_SNAPSHOT):
-                with contextlib.suppress(errors.NotFound):
-                    gz.zfs.destroy(f"{top}@{short}", recursive=True)
-        found = gz.zfs.get(top, _COPY, *_KEPT.values())
-        limits = {name: found[kept] for name, kept in _KEPT.items()}
-        if limits["quota"] is not None:
-            # only now, for what snapshots take counts
-            gz.zfs.set(top, {name: _limit(value) for name, value in limits.items()})
-        for name in _KEPT.values():
-            if found[name] is not None:
-                gz.zfs.inherit(name, top)
-        if found[_COPY] is not None:
-            gz.zfs.inherit(_COPY, top, recursive=True)
-
-
-def _limit(text: str | None) -> str:
-    return text if text and text != "0" else "none"
 
 
 def _unmarked(gz: node.Node, known: watch.Watch, vm: vms.Vm) -> vms.Vm:
@@ -451,4 +403,8 @@ def _restored(
         if vm.state == vms.State.RUNNING and not moving.ended:
             start()
     except (errors.SmartOSError, exception.NovaException):
-        LOG.exception("VM %s is not as it was: a hard reboot brings it back", vm.uuid)
+        LOG.exception(
+            "VM %s is not as it was: smartos-audit tells what its move has left, a start of"
+            " nova-compute takes it away, and a hard reboot starts the VM",
+            vm.uuid,
+        )

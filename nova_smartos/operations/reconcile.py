@@ -19,7 +19,7 @@ from nova.compute import vm_states
 from nova.scheduler.client import report
 from oslo_log import log
 
-from nova_smartos.operations import guest, image, removal, snapshot, watch
+from nova_smartos.operations import guest, image, removal, snapshot, trail, watch
 from nova_smartos.smartos import errors, files, node, ps, vms, zfs
 from nova_smartos.translate import identity, metadata
 
@@ -72,6 +72,7 @@ class Action(enum.StrEnum):
     DELETE_VM = "delete-vm"
     DESTROY_DATASET = "destroy-dataset"
     DESTROY_SNAPSHOTS = "destroy-snapshots"
+    END_MOVE = "end-move"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +133,7 @@ class Observed:
     datasets: Sequence[zfs.Dataset] = ()
     images: frozenset[str] = frozenset()
     files: Sequence[str] = ()
+    moving: frozenset[str] = frozenset()
     processes: Sequence[ps.Process] = ()
 
     @property
@@ -145,7 +147,7 @@ class Observed:
 
 
 def observed(gz: node.Node) -> Observed:
-    """Look at the node: five commands that only read."""
+    """Look at the node: six commands that only read."""
     datasets = gz.zfs.list(image.POOL, types=("filesystem", "volume", "snapshot"), recursive=True)
     try:
         staged = gz.files.list()
@@ -156,6 +158,7 @@ def observed(gz: node.Node) -> Observed:
         datasets=datasets,
         images=frozenset(each.manifest.uuid for each in gz.imgadm.list()),
         files=staged,
+        moving=trail.left(gz),
         processes=gz.ps.list(),
     )
 
@@ -200,6 +203,8 @@ def _vm_findings(there: Observed, desired: Desired) -> Iterator[Finding]:
         elif _is_ours(vm, desired.host):
             instance = desired.instances.get(vm.uuid)
             yield from _vm_finding(vm, instance, desired.host)
+            if vm.uuid in there.moving and identity.moved(vm) is None:
+                yield from _move_finding(vm, instance)
 
 
 def _vm_finding(vm: vms.Vm, instance: Instance | None, host: str) -> Iterator[Finding]:
@@ -360,6 +365,17 @@ def _export_finding(uuid: str, instance: Instance | None) -> Iterator[Finding]:
             "what an image of it has left on the node, and none is being made",
             "restart nova-compute, which takes it away",
             Action.DESTROY_SNAPSHOTS,
+        )
+
+
+def _move_finding(vm: vms.Vm, instance: Instance | None) -> Iterator[Finding]:
+    if instance is not None and instance.task_state is None:
+        yield Finding(
+            Kind.SNAPSHOT,
+            vm.uuid,
+            "what a move of it has left on the node, with its limits lifted, and none is under way",
+            "restart nova-compute, which takes it away",
+            Action.END_MOVE,
         )
 
 
@@ -557,6 +573,9 @@ def _do(gz: node.Node, finding: Finding) -> None:
             gz.files.delete_folder(finding.subject.rpartition("/")[2])
         elif finding.action is Action.DESTROY_SNAPSHOTS:
             snapshot.remove_leftovers(gz, finding.subject)
+        elif finding.action is Action.END_MOVE:
+            for vm in gz.vmadm.lookup({"uuid": finding.subject}):
+                trail.end(gz, vm)
         else:
             # not the clones of others: zfs refuses those
             gz.zfs.destroy(finding.subject, recursive=True)

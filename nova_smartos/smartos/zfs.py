@@ -140,6 +140,12 @@ class Zfs(_tool.Tool):
         listed = ",".join(wanted) or "all"
         return self._read(parser, "get", "-Hp", "-o", "property,value", listed, self._any(name))
 
+    def having(self, property_: str, name: str, *, depth: int) -> builtins.list[str]:
+        """zfs get -Hp -o name -s local -t filesystem,volume -d DEPTH PROPERTY DATASET"""
+        flags = ["-o", "name", "-s", "local", "-t", "filesystem,volume", "-d", str(int(depth))]
+        operands = [self._property(property_), self._any(name)]
+        return self._read(_tool.lines, "get", "-Hp", *flags, *operands)
+
     def hold(self, tag: str, snapshot: str, *, recursive: bool = False) -> None:
         """zfs hold [-r] TAG SNAPSHOT"""
         flags = ["-r"] if recursive else []

@@ -164,6 +164,17 @@ def test_a_quota(target, dataset):
 
 
 @pytest.mark.known("unverified")
+def test_a_users_property(target, dataset):
+    """A property of a user's own is inherited, and a list by source names who has set it."""
+    target.node.zfs.create(f"{dataset}/child")
+    target.node.zfs.set(dataset, {"nst:note": "a"})
+    assert target.node.zfs.get(f"{dataset}/child", "nst:note") == {"nst:note": "a"}
+    assert target.node.zfs.having("nst:note", dataset, depth=1) == [dataset]
+    target.node.zfs.inherit("nst:note", dataset)
+    assert target.node.zfs.having("nst:note", dataset, depth=1) == []
+
+
+@pytest.mark.known("unverified")
 def test_volumes(target, dataset):
     """A volume reserves its size; a sparse one does not."""
     target.node.zfs.create(f"{dataset}/thick", volsize_bytes=1 << 30)

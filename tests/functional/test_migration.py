@@ -209,8 +209,8 @@ def met(cloud: cloud_module.Cloud, where: str) -> int:
     return int(json.loads(node.command("fault", str(node.directory), "list"))[0]["met"])
 
 
-def stays(cloud: cloud_module.Cloud, server: Mapping[str, Any], source: str) -> None:
-    """Wait until a move was given up; the server is as it was, and nothing of it elsewhere."""
+def failed(cloud: cloud_module.Cloud, server: Mapping[str, Any]) -> None:
+    """Wait until a move was given up."""
 
     def told() -> bool:
         path = f"/servers/{server['id']}/os-instance-actions"
@@ -219,6 +219,12 @@ def stays(cloud: cloud_module.Cloud, server: Mapping[str, Any], source: str) -> 
         return any(event["result"] == "Error" for event in events)
 
     waits.until(told, "the move to fail")
+    cloud.wait(server)
+
+
+def stays(cloud: cloud_module.Cloud, server: Mapping[str, Any], source: str) -> None:
+    """Wait until a move was given up; the server is as it was, and nothing of it elsewhere."""
+    failed(cloud, server)
     assert cloud.wait(server)["OS-EXT-SRV-ATTR:host"] == source
     vm = cloud.vm(server, source)
     assert (vm["state"], vm["autoboot"]) == ("running", True)
@@ -252,6 +258,28 @@ def test_a_move_that_fails_leaves_all_as_it_was(
     with spoilt(cloud, source if where == "source" else other(source), tool, "fail", match):
         cloud.act(server, "migrate")
         stays(cloud, server, source)
+    cloud.delete(server)
+
+
+def test_what_a_failed_move_leaves_goes_when_nova_compute_starts(
+    cloud: cloud_module.Cloud,
+) -> None:
+    server = cloud.boot(flavor=cloud.flavor(disk=1))
+    source = host(cloud, server)
+    node = cloud.nodes[source]
+    own = f"zones/{server['id']}"
+    with spoilt(cloud, source, "vmadm", "fail", "^stop"):
+        more = ("--match", "^destroy", "--count", "1", "--stderr", "the node is ill\n")
+        node.command("fault", str(node.directory), "add", "zfs", "fail", *more)
+        cloud.act(server, "migrate")
+        failed(cloud, server)
+    assert [each for each in named(cloud, server, source) if "nova-move" in each]
+    assert node.tool("zfs", "get", "-Hp", "-o", "value", "quota", own).strip() == "0"
+    cloud.restart_compute(source)
+    assert not [each for each in named(cloud, server, source) if "nova-move" in each]
+    quota = node.tool("zfs", "get", "-Hp", "-o", "value", "quota", own).strip()
+    assert quota == str(cloud.vm(server, source)["quota"] * 2**30)
+    assert node.tool("zfs", "get", "-H", "-o", "value", "nova:quota", own).strip() == "-"
     cloud.delete(server)
 
 

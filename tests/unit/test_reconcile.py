@@ -220,6 +220,22 @@ def test_what_an_image_of_a_disk_leaves(disk: str) -> None:
     assert found(there, wanted(instance())) == expected
 
 
+def test_what_a_move_leaves() -> None:
+    there = reconcile.Observed(vms=[vm()], moving=frozenset({UUID}))
+    expected = [(Kind.SNAPSHOT, UUID, Action.END_MOVE)]
+    assert found(there, wanted(instance())) == expected
+    assert found(there, wanted(instance(task_state="resize_migrating"))) == []
+    assert found(there, wanted()) == [(Kind.VM_UNKNOWN, UUID, None)]
+
+
+def test_what_a_move_keeps_until_it_is_confirmed_is_not_left_over() -> None:
+    marked = {**vm().internal_metadata, **identity.move_mark(identity.Move("8f0b", "compute2"))}
+    there = reconcile.Observed(
+        vms=[vm(state="stopped", internal_metadata=marked)], moving=frozenset({UUID})
+    )
+    assert found(there, wanted(instance(host="compute2", vm_state="resized"))) == []
+
+
 def test_what_an_image_of_somebody_elses_vm_leaves_is_none_of_ours() -> None:
     there = reconcile.Observed(
         vms=[vm(host="compute2")], datasets=[dataset(f"zones/{UUID}@nova-image", "snapshot")]

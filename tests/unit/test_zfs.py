@@ -133,6 +133,14 @@ def test_a_tenants_property_cannot_pretend_to_be_another() -> None:
     assert found["quota"] == "5" and "used" not in found
 
 
+def test_who_has_a_property_of_its_own() -> None:
+    flags = ("-o", "name", "-s", "local", "-t", "filesystem,volume", "-d", "1")
+    asked = fake_transport.expecting(
+        "zfs", "get", "-Hp", *flags, "nova:quota", "zones", stdout="zones/a\nzones/b c\n"
+    )
+    assert zfs.Zfs(asked).having("nova:quota", "zones", depth=1) == ["zones/a", "zones/b c"]
+
+
 def test_a_tenants_mountpoint_does_not_break_the_list() -> None:
     """A mountpoint may hold tabs and lines, so the list does not ask for it."""
     carrier = fake_transport.refusing()
