@@ -20,8 +20,9 @@ import ipaddress
 import itertools
 import json
 import pathlib
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import fixtures
@@ -53,6 +54,8 @@ Refused = api_client.OpenStackApiException
 SPEED = "40"
 #: How long anything that Nova does may take on a busy machine.
 SECONDS = 90
+#: How often Nova is asked although it tells nothing.
+LULL_SECONDS = 0.5
 NETWORK = nova_fixtures.NeutronFixture.network_1["id"]
 SUBNET = nova_fixtures.NeutronFixture.subnet_1["id"]
 
@@ -107,6 +110,8 @@ class _Services(
         self.placement = self.useFixture(func_fixtures.PlacementFixture()).api
         self.useFixture(nova_fixtures.AllServicesCurrent())
         self.notifier = self.useFixture(nova_fixtures.NotificationFixture(self))
+        # each change of a state is told, which is when those who wait look again
+        self.flags(notify_on_state_change="vm_and_task_state", group="notifications")
         self.api_fixture = self.useFixture(nova_fixtures.OSAPIFixture(api_version="v2.1"))
         self.api = self.admin_api = self.api_fixture.admin_api
         self.api.microversion = "latest"
@@ -319,8 +324,28 @@ class Cloud(fixtures.Fixture):
                 raise AssertionError(f"waiting for {status}: {shown['fault']}")
             return None
 
-        what = f"{server['id']} to be {status}: {self.show(server)}"
-        return waits.until(settled, what, seconds, pause=0.1)
+        return self.until(settled, f"{server['id']} to be {status}", seconds)
+
+    def until(self, question: Callable[[], T], what: str, seconds: float = waits.SECONDS) -> T:
+        """Ask Nova until the answer is true; what it is.
+
+        To ask costs more than most of what is waited for. So this asks when Nova tells that a
+        server has come to rest, and now and then.
+        """
+        heard, asked = 0, 0.0
+
+        def ask() -> T | None:
+            nonlocal heard, asked
+            told, now = self.notifier.versioned_notifications, time.monotonic()
+            end = len(told)
+            if now < asked + LULL_SECONDS and not any(map(_rests, told[heard:end])):
+                return None
+            heard, asked = end, now
+            return question()
+
+        found = waits.until(ask, what, seconds)
+        assert found is not None
+        return found
 
     def delete(self, server: Mapping[str, Any]) -> None:
         """Delete a server, and wait until it is gone."""
@@ -339,7 +364,7 @@ class Cloud(fixtures.Fixture):
             assert not failed or "fault" not in shown, shown["fault"]
             return False
 
-        waits.until(missing, f"{server['id']} to be gone", pause=0.1)
+        self.until(missing, f"{server['id']} to be gone")
 
     # what lies below
 
@@ -353,6 +378,12 @@ class Cloud(fixtures.Fixture):
         """The uuids of all VMs on a node."""
         node = self.nodes[host] if host else self.node
         return node.tool("vmadm", "lookup").split()
+
+
+def _rests(notification: Mapping[str, Any]) -> bool:
+    """Whether Nova tells of a server of which nothing is under way."""
+    told = notification["payload"]["nova_object.data"]
+    return told.get("task_state", told) is None
 
 
 def connection(node: emulated.EmulatedNode, *, over_ssh: bool = False) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from nova_smartos.operations import build, interface, reconcile
-from tests import waits
 from tests.functional import cloud as cloud_module
 from tests.functional import test_life
 
@@ -95,7 +94,7 @@ def settled(cloud: cloud_module.Cloud, server: dict[str, Any], wanted: str) -> s
         done = wanted != "gone" or shown["status"] == "ERROR"
         return str(shown["status"]) if rests and done and shown["status"] != "BUILD" else None
 
-    return waits.until(status, f"{server['id']} to settle")
+    return cloud.until(status, f"{server['id']} to settle")
 
 
 def failed(cloud: cloud_module.Cloud, server: dict[str, Any]) -> bool:
@@ -127,7 +126,7 @@ def test_one_fault(cloud: cloud_module.Cloud, action: str, kind: str) -> None:
     # whatever it was, the user can be rid of the server, and nothing stays
     if status != "gone":
         cloud.api.delete_server(server["id"])
-        gone = waits.until(lambda: settled(cloud, server, "gone") == "gone", "the end")
+        gone = settled(cloud, server, "gone") == "gone"
         assert gone
     left = test_life.audited(cloud).findings
     assert [each for each in left if each.kind is not reconcile.Kind.ALLOCATION] == []

@@ -70,7 +70,7 @@ def attach(cloud: cloud_module.Cloud, server: dict[str, Any], port: str) -> None
 
 def detach(cloud: cloud_module.Cloud, server: dict[str, Any], port: str) -> None:
     cloud.api.detach_interface(server["id"], port)
-    waits.until(lambda: port not in attached(cloud, server), f"{port} to be detached")
+    cloud.until(lambda: port not in attached(cloud, server), f"{port} to be detached")
 
 
 def event(cloud: cloud_module.Cloud, server: dict[str, Any], port: str, status: str) -> None:

@@ -218,7 +218,7 @@ def failed(cloud: cloud_module.Cloud, server: Mapping[str, Any]) -> None:
         events = cloud.api.api_get(f"{path}/{last['request_id']}").body["instanceAction"]["events"]
         return any(event["result"] == "Error" for event in events)
 
-    waits.until(told, "the move to fail")
+    cloud.until(told, "the move to fail")
     cloud.wait(server)
 
 

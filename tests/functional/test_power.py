@@ -72,7 +72,7 @@ def attempt(cloud: cloud_module.Cloud, server: Any, call: str, action: str) -> d
 
     before = requests()
     cloud.act(server, call)
-    return waits.until(done, f"{action} to end")
+    return cloud.until(done, f"{action} to end")
 
 
 def test_stop_and_start(cloud: cloud_module.Cloud, boot: Callable[..., Any]) -> None:
@@ -120,7 +120,7 @@ def test_a_guest_that_shuts_itself_down(
     cloud.node.tool("zlogin", server["id"], "shutdown", "-y", "-g", "0", "-i", "5")
     waits.until(lambda: cloud.vm(server)["state"] == "stopped", "the guest's shutdown")
     began = time.monotonic()
-    waits.until(lambda: state(cloud, server)[1] == SHUTDOWN, "Nova to see it")
+    cloud.until(lambda: state(cloud, server)[1] == SHUTDOWN, "Nova to see it")
     # a second of the node's knowing it, and what two processes on a busy machine add
     assert time.monotonic() - began < 5
     cloud.wait(server, "SHUTOFF")

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tests import waits
 from tests.functional import cloud as cloud_module
 
 pytestmark = cloud_module.QUIET
@@ -46,7 +45,7 @@ def last_error(cloud: cloud_module.Cloud, server: dict[str, Any], action: str) -
                 return "\n".join(texts) or None
         return None
 
-    return waits.until(failed, f"{action} to fail")
+    return cloud.until(failed, f"{action} to fail")
 
 
 def unchanged(cloud: cloud_module.Cloud, server: dict[str, Any]) -> bool:
@@ -77,13 +76,13 @@ def test_what_a_zone_cannot_do(
 ) -> None:
     cloud.act(server, action, body)
     assert reason in last_error(cloud, server, kept)
-    waits.until(lambda: unchanged(cloud, server), "the server to be as it was")
+    cloud.until(lambda: unchanged(cloud, server), "the server to be as it was")
 
 
 def test_live_migration_is_refused(cloud: cloud_module.Cloud, server: dict[str, Any]) -> None:
     body = {"host": "compute2", "block_migration": "auto"}
     cloud.act(server, "os-migrateLive", body)
-    (migration,) = waits.until(
+    (migration,) = cloud.until(
         lambda: [
             each
             for each in cloud.api.get_migrations()
@@ -93,13 +92,13 @@ def test_live_migration_is_refused(cloud: cloud_module.Cloud, server: dict[str, 
     )
     assert migration["migration_type"] == "live-migration"
     assert "does not move a running VM" in last_error(cloud, server, "live-migration")
-    waits.until(lambda: unchanged(cloud, server), "the server to be as it was")
+    cloud.until(lambda: unchanged(cloud, server), "the server to be as it was")
 
 
 def test_a_volume_is_refused(cloud: cloud_module.Cloud, server: dict[str, Any]) -> None:
     cloud.api.post_server_volume(server["id"], {"volumeAttachment": {"volumeId": DATA}})
     assert "Volumes cannot be attached" in last_error(cloud, server, "attach_volume")
-    waits.until(lambda: unchanged(cloud, server), "the server to be as it was")
+    cloud.until(lambda: unchanged(cloud, server), "the server to be as it was")
     assert cloud.api.get_server_volumes(server["id"]) == []
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from nova_smartos.operations import rescue
-from tests import waits
 from tests.functional import cloud as cloud_module
 
 pytestmark = cloud_module.QUIET
@@ -101,7 +100,7 @@ def test_an_image_of_another_kind_rescues_nothing_and_breaks_nothing(
     assert cloud.vm(server)["nics"] == before["nics"]
     # and the way out
     cloud.act(server, "rescue", {"rescue_image_ref": cloud.image("zone")})
-    waits.until(lambda: cloud.show(server)["status"] == "RESCUE", "the server's rescue")
+    cloud.until(lambda: cloud.show(server)["status"] == "RESCUE", "the server's rescue")
     cloud.act(server, "unrescue")
     cloud.wait(server, "ACTIVE")
     cloud.delete(server)

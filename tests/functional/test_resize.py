@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests import waits
 from tests.functional import cloud as cloud_module
 
 pytestmark = cloud_module.QUIET
@@ -156,7 +155,7 @@ def failed(cloud: cloud_module.Cloud, server: Mapping[str, Any]) -> str:
                     return str(event.get("details") or event["traceback"])
         return None
 
-    return waits.until(fault, "the resize to fail")
+    return cloud.until(fault, "the resize to fail")
 
 
 def test_a_server_that_waits_for_the_word_can_be_deleted(cloud: cloud_module.Cloud) -> None:

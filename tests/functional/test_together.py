@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import emulated, waits
+from tests import emulated
 from tests.functional import cloud as cloud_module
 
 with cloud_module.warnings.catch_warnings():
@@ -73,7 +73,7 @@ def instance(server: dict[str, Any]) -> objects.Instance:
 def test_a_delete_during_a_build_leaves_nothing(cloud: cloud_module.Cloud, slow: Any) -> None:
     slow("create")
     server = cloud.boot("zone", wait=None)
-    waits.until(
+    cloud.until(
         lambda: cloud.show(server)["OS-EXT-STS:task_state"] == "spawning", "the build to begin"
     )
     cloud.delete(server)
@@ -146,7 +146,7 @@ def test_several_at_once(cloud: cloud_module.Cloud) -> None:
         assert "ERROR" not in {server["status"] for server in servers}
         return servers if {server["status"] for server in servers} == {"ACTIVE"} else None
 
-    servers = waits.until(up, "eight servers to be active")
+    servers = cloud.until(up, "eight servers to be active")
     assert len(servers) == 8
     assert {server["id"] for server in servers} <= set(cloud.vms())
     for server in servers:
