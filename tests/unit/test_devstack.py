@@ -446,6 +446,11 @@ def test_remote_nodes(machine: Machine, keys: dict[str, str], tmp_path: pathlib.
             options.tool_path,
         )
         assert options.connection == "ssh"
+        assert options.peers == {
+            "node7": "ssh://root@192.0.2.7",
+            "node8": "ssh://nova@[2001:db8::8]:2222",
+            "node9": "ssh://root@nine.example.org",
+        }
     shared = (keys["SMARTOS_KEY_FILE"], keys["SMARTOS_KNOWN_HOSTS_FILE"], None)
     assert found == {
         "node7": ("root", "192.0.2.7", 22, *shared),
