@@ -168,10 +168,12 @@ class Many:
                 return f"{match[1]}{self._since_ns // 10**9 + passed}"
             return f"{match[1]}{int(match[2]) + passed * 10**9}"
 
-        ours = [_GROWING.sub(grown, one) for one in found if self._vm_uuid in one]
+        zone_id, cut = str(self._vm["zoneid"]), self._vm_uuid[:30]
+        # TCP's names no zone
+        own = (self._vm_uuid, f'"module": "tcp",\n\t"instance": {zone_id},')
+        ours = [_GROWING.sub(grown, one) for one in found if any(word in one for word in own)]
         # the node's own is the last that kstat prints
         rest = [one for one in found if '"system_misc"' in one]
-        zone_id, cut = str(self._vm["zoneid"]), self._vm_uuid[:30]
         numbered = re.compile(rf"(?<=[z_]){zone_id}(?=[_\"])")
         out = []
         for number, each in enumerate(self._uuids, _FIRST_ZONE_ID):

@@ -51,6 +51,21 @@ class Zone:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lost:
+    """What DTrace did not count: since the agent began, or since it was last asked."""
+
+    drops: int = 0
+    restarts: int = 0
+    down_ns: int = 0
+
+    def plus(self, other: "Lost") -> "Lost":
+        """Both together."""
+        return Lost(
+            self.drops + other.drops, self.restarts + other.restarts, self.down_ns + other.down_ns
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Collected:
     """What was read of a node."""
 
@@ -69,6 +84,7 @@ class Collected:
     finals: Sequence[consumer.Final] = ()
     #: those scripts of which there is a frame that is young enough
     scripts: frozenset[str] = frozenset()
+    lost: Lost = Lost()
 
 
 class Source:
@@ -85,7 +101,7 @@ class Source:
         self.dtrace = dtrace
         self.roster = roster.Roster(place.node)
         self.failed = 0
-        self._drops = self._restarts = self._down_ns = 0
+        self._lost = Lost()
         self._space_interval = space_interval
         self._old_ns = int(_OLD_PERIODS * dtrace_period * 10**9)
         self._space_read = float("-inf")
@@ -109,23 +125,14 @@ class Source:
             executor.shutdown(wait=False, cancel_futures=True)
         self.place.node.close()
 
-    def take_drops(self) -> int:
-        """What DTrace has lost since this was last asked."""
-        drops = 0 if self.dtrace is None else sum(self.dtrace.drops.values())
-        new, self._drops = drops - self._drops, drops
-        return new
-
-    def take_restarts(self) -> int:
-        """How often the consumer was started anew since this was last asked."""
-        restarts = 0 if self.dtrace is None else self.dtrace.restarts
-        new, self._restarts = restarts - self._restarts, restarts
-        return new
-
-    def take_down_ns(self) -> int:
-        """How long no consumer counted since this was last asked."""
-        down_ns = 0 if self.dtrace is None else self.dtrace.down_ns
-        new, self._down_ns = down_ns - self._down_ns, down_ns
-        return new
+    def take_lost(self, collected: Collected) -> Lost:
+        """What DTrace lost between the collection that this was last asked of and this one."""
+        before, self._lost = self._lost, collected.lost
+        return Lost(
+            self._lost.drops - before.drops,
+            self._lost.restarts - before.restarts,
+            self._lost.down_ns - before.down_ns,
+        )
 
     def take_failed(self) -> int:
         """How many cycles gave nothing since this was last asked."""
@@ -162,6 +169,7 @@ class Source:
             frames=frames,
             finals=[] if dtrace is None else dtrace.finals(),
             scripts=frozenset(young),
+            lost=Lost() if dtrace is None else _lost(dtrace),
         )
 
     def _look_at_space(self) -> None:
@@ -240,18 +248,24 @@ def source_of(module: str, name: str) -> str | None:
     if module == "caps":
         kind = name.partition("_zone_")[0]
         return f"caps.{kind}" if kind in _CAPS else None
-    if module == "tcp":
-        return "tcp" if name == "tcp" else None
+    if module == readings.TCP:
+        return module if name == readings.TCP else None
     return module
 
 
+def _lost(dtrace: consumer.Consumer) -> Lost:
+    return Lost(sum(dtrace.drops.values()), dtrace.restarts, dtrace.down_ns)
+
+
 def _zones(
-    members: Mapping[str, roster.Member], found: Iterable[kstat.Instance]
+    members: Mapping[str, roster.Member], found: Sequence[kstat.Instance]
 ) -> dict[str, Zone]:
     kstats: dict[str, dict[str, readings.Counters]] = {}
     links: dict[str, dict[str, readings.Counters]] = {}
+    names = {zone_id: zonename for zone_id, (zonename, _) in _zone_ids(found).items()}
     for each in found:
-        zonename = each.zonename
+        # its kernel counts TCP by stack, which has the id of its zone, and names none
+        zonename = names.get(each.instance) if each.module == readings.TCP else each.zonename
         if zonename is None and each.module == ledger.GAPS_OF:
             where = f"{each.module}:{each.instance}:{each.name}"
             raise errors.OutputError(f"kstat {where} names no zone")

@@ -15,6 +15,9 @@ DEFAULT_SCRIPTS = ["zone_io", "zone_throttle", "zone_capwait", "zone_net", "zone
 #: These look closer, and cost more.
 SCRIPTS = [*DEFAULT_SCRIPTS, "zone_cpu", "zone_final", "zone_runq", "zone_syscall", "zone_vfs"]
 
+#: What runs them.
+PROGRAM, LIBRARY = "dtrace", "libdtrace"
+
 OPTIONS = [
     cfg.DictOpt(
         "nodes",
@@ -59,12 +62,22 @@ OPTIONS = [
         "head of each script. zone_final costs nothing and hangs on the kernel's inside: with it "
         "what programs read and wrote until their guest rebooted by itself is in the totals.",
     ),
+    cfg.StrOpt(
+        "consumer",
+        default=PROGRAM,
+        choices=[
+            (PROGRAM, "the program dtrace on each node, here or over SSH"),
+            (LIBRARY, "libdtrace in the agent itself, as root in the global zone of its one node"),
+        ],
+        help="What runs the D scripts. libdtrace keeps the memory that keys of dead zones take "
+        "until the agent is started anew.",
+    ),
     cfg.IntOpt(
         "dtrace_period",
         default=30,
         min=1,
-        help="Seconds between two frames of what the scripts have counted: what is lost, at most, "
-        "when a zone ends.",
+        help="Seconds between two frames of what the scripts have counted: how old that may be, "
+        "and what is lost, at most, when dtrace or its node dies.",
     ),
 ]
 
@@ -76,6 +89,8 @@ class Place:
     name: str
     node: node.Node
     spool_directory: str | None
+    #: whether it is the machine that this runs on
+    local: bool
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
@@ -84,11 +99,13 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
 
 
 def places(conf: cfg.ConfigOpts) -> list[Place]:
-    """The nodes; none is contacted. A file that cannot be read is a cfg.Error."""
+    """The nodes; none is contacted. What cannot be read, or not be so, is a cfg.Error."""
     files = conf[GROUP].nodes
-    if not files:
-        return [_place(conf, "")]
-    return [_place(_read(path), name) for name, path in files.items()]
+    found = [_place(_read(path), name) for name, path in files.items()] or [_place(conf, "")]
+    remote = [place.name for place in found if not place.local]
+    if remote and conf[GROUP].consumer == LIBRARY:
+        raise cfg.Error(f"consumer = {LIBRARY} counts here, and not on {', '.join(remote)}")
+    return found
 
 
 def register(conf: cfg.ConfigOpts) -> None:
@@ -100,7 +117,8 @@ def register(conf: cfg.ConfigOpts) -> None:
 def _place(conf: cfg.ConfigOpts, name: str) -> Place:
     options = conf[smartos_conf.GROUP]
     gz = smartos_conf.connect(conf)
-    return Place(name or options.node_address or "local", gz, options.spool_directory)
+    address = options.node_address
+    return Place(name or address or "local", gz, options.spool_directory, local=not address)
 
 
 def _read(path: str) -> cfg.ConfigOpts:

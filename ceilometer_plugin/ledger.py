@@ -214,15 +214,23 @@ class Account:
         self._settle(reading.resource, reading.source)
 
     def finish(self, life: str, born_before_ns: int, values: Mapping[str, int]) -> None:
-        """Take what counters held as the epoch ended whose key begins so, if it is known."""
-        for key, epoch in self.epochs.items():
-            if not key.startswith(life) or epoch.born_ns > born_before_ns:
-                continue
-            for name in epoch.values.keys() & values.keys():
-                if epoch.read_ns <= born_before_ns and values[name] < epoch.values[name]:
-                    self.anomalies += 1
-                else:
-                    epoch.last[name] = values[name]
+        """Take what counters held as the epoch ended whose key begins so, if it is known.
+
+        Of several, which had one id in turn, it is the last that was born before.
+        """
+        known = [
+            epoch
+            for key, epoch in self.epochs.items()
+            if key.startswith(life) and epoch.born_ns <= born_before_ns
+        ]
+        if not known:
+            return
+        epoch = max(known, key=lambda epoch: epoch.born_ns)
+        for name in epoch.values.keys() & values.keys():
+            if epoch.read_ns <= born_before_ns and values[name] < epoch.values[name]:
+                self.anomalies += 1
+            else:
+                epoch.last[name] = values[name]
 
     def end(self, vm: str, node: str, wall_ns: int) -> None:
         """A VM of the instance is down on a node, since that moment."""

@@ -21,7 +21,7 @@ from oslo_config import cfg
 import dtrace_scripts
 from ceilometer_plugin import collection, consumer, ledger, meters, probed, roster, samples
 from ceilometer_plugin import conf as meters_conf
-from ceilometer_plugin.consumer import program
+from ceilometer_plugin.consumer import libdtrace, program
 from nova_smartos import readings
 from nova_smartos.smartos import errors
 
@@ -46,6 +46,10 @@ class NodeView:
     def only(self, name: str, values: Mapping[str, float]) -> "NodeView":
         """The same with one value of others."""
         return dataclasses.replace(self, values={name: values[name]})
+
+
+#: An instance where it is now: in what was read of its node, as what, and None if it is down.
+_Seen = tuple[collection.Collected, roster.Member, collection.Zone | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +97,8 @@ class Metering:
         self._told: dict[str, int] = {}
         # by instance: the totals that were given last, and of when
         self._given: dict[str, tuple[int, samples.Totals]] = {}
-        self._drops: dict[str, int] = {}
+        # by node: what DTrace lost since samples from it were last given
+        self._lost: dict[str, collection.Lost] = {}
 
     def close(self) -> None:
         """Let go of the nodes and the ledger."""
@@ -113,6 +118,10 @@ class Metering:
             nodes = [
                 self._node_view(book, source, dict(_by_name(found))) for source in self._sources
             ]
+            best = self._best(book, found)
+            for uuid, (of, member, _) in best.items():
+                book.account(uuid).owner = dict(member.owner)
+                book.account(uuid).node = of.server_uuid
             before = {uuid: (each.given, each.gone) for uuid, each in book.accounts.items()}
             gone = self._see_who_is_gone(book, {each.server_uuid for _, each in found})
             self._entered &= {reading.id for _, reading in taken}
@@ -137,7 +146,11 @@ class Metering:
                 book.facts["ledger_failed"] = book.facts.get("ledger_failed", 0) + 1
                 return Cycle([], [view.only("ledger_failed", book.facts) for view in nodes])
             self._forget_taken(book, taken)
-            return Cycle(self._views(book, found, gone, moved), nodes)
+            views = self._views(book, best, gone, moved)
+            for _, each in found:
+                if each.scripts:
+                    self._lost.pop(each.server_uuid, None)
+            return Cycle(views, nodes)
 
     # the nodes
 
@@ -145,12 +158,15 @@ class Metering:
         if self._ledger is None:
             texts = {name: dtrace_scripts.path(name).read_text() for name in self._options.scripts}
             book = ledger.Ledger(pathlib.Path(self._options.ledger))
+            book.facts.setdefault("born_ns", time.time_ns())
             for uuid, account in book.accounts.items():
                 self._given[uuid] = account.read_ns, account.totals()
             period = self._options.dtrace_period
             for place in self._places:
-                dtrace = None
-                if texts:
+                dtrace: consumer.Consumer | None = None
+                if texts and self._options.consumer == meters_conf.LIBRARY:
+                    dtrace = libdtrace.Libdtrace(place.name, texts, period_seconds=period)
+                elif texts:
                     dtrace = program.Program(place.node, place.name, texts, period_seconds=period)
                 self._sources.append(
                     collection.Source(place, dtrace, self._options.space_interval, period)
@@ -225,17 +241,23 @@ class Metering:
         if member is None:
             LOG.warning("The final reading %s is of no instance of Nova's", reading.id)
             return
-        account = self._introduce(book, member, reading.server_uuid)
+        account = self._introduce(book, member)
+        if account.node in ("", reading.server_uuid):
+            # of one that has moved, the node that it is on knows better
+            account.owner, account.node = dict(member.owner), reading.server_uuid
         for each in collection.readings_of(
             reading.kstats,
             member,
             reading.server_uuid,
             reading.boot,
             reading.taken_ns,
-            # a node that was never polled is met with this
-            since_ns=facts.get("since_ns", 0),
+            since_ns=_since(book, facts, reading),
         ):
             account.note(each)
+        numbers = self._numbers.setdefault(reading.server_uuid, probed.Numbers())
+        for counters in reading.kstats:
+            if counters.module == ledger.GAPS_OF:
+                numbers.meet(member, counters.instance, counters.crtime_ns, reading.boot)
         if reading.reason == readings.DELETION:
             account.deleted = True
             account.end(member.vm_uuid, reading.server_uuid, reading.taken_ns)
@@ -262,7 +284,7 @@ class Metering:
         book.facts[f"place/{source.place.name}"] = collected.server_uuid
         self._members[collected.server_uuid] = collected.members
         for zonename, member in collected.members.items():
-            account = self._introduce(book, member, collected.server_uuid)
+            account = self._introduce(book, member)
             zone = collected.zones.get(zonename)
             if zone is None:
                 if not member.running:
@@ -280,7 +302,7 @@ class Metering:
                 account.note(each)
         for final in collected.finals:
             self._finish(book, collected, final)
-        numbers = self._numbers.setdefault(source.place.name, probed.Numbers())
+        numbers = self._numbers.setdefault(collected.server_uuid, probed.Numbers())
         for uuid, reading in numbers.readings(collected):
             book.account(uuid).note(reading)
 
@@ -300,13 +322,10 @@ class Metering:
         }
         book.account(uuid).finish(life, final.hrtime_ns, counted)
 
-    def _introduce(
-        self, book: ledger.Ledger, member: roster.Member, server_uuid: str
-    ) -> ledger.Account:
-        """The account of a member, and what is to be known of it once it is gone."""
+    def _introduce(self, book: ledger.Ledger, member: roster.Member) -> ledger.Account:
+        """The account of a member that is there, and what its nics are."""
         account = book.account(member.uuid)
-        account.owner = dict(member.owner)
-        account.node, account.gone, account.deleted = server_uuid, 0, False
+        account.gone, account.deleted = 0, False
         for nic in member.nics:
             account.resources[nic.mac] = {"interface": nic.interface, "port": nic.port}
         return account
@@ -338,7 +357,29 @@ class Metering:
                 book.forget(uuid)
                 for kept in (self._given, self._told):
                     kept.pop(uuid, None)
+                for numbers in self._numbers.values():
+                    numbers.forget(uuid)
         return gone
+
+    def _best(
+        self,
+        book: ledger.Ledger,
+        found: Sequence[tuple[collection.Source, collection.Collected]],
+    ) -> dict[str, _Seen]:
+        """Of two nodes, or a VM and its stand-in: the one that runs, else the one that stays."""
+        answered = {collected.server_uuid for _, collected in found}
+        silent = {book.facts.get(f"place/{place.name}") for place in self._places} - answered
+        best: dict[str, _Seen] = {}
+        for _, collected in found:
+            for zonename, member in collected.members.items():
+                zone = collected.zones.get(zonename)
+                if member.moved and zone is None and book.account(member.uuid).node in silent:
+                    # what it is now, the other node will tell
+                    continue
+                known = best.get(member.uuid)
+                if known is None or _rank(member, zone) > _rank(known[1], known[2]):
+                    best[member.uuid] = (collected, member, zone)
+        return best
 
     def _moved(self, account: ledger.Account, wall_ns: int) -> dict[str, tuple[int, int, int]]:
         """What went over each nic since the cycle before, which is given only once."""
@@ -379,17 +420,10 @@ class Metering:
     def _views(
         self,
         book: ledger.Ledger,
-        found: Sequence[tuple[collection.Source, collection.Collected]],
+        best: Mapping[str, _Seen],
         gone: Sequence[str],
         moved: Mapping[str, Mapping[str, tuple[int, int, int]]],
     ) -> list[samples.View]:
-        best: dict[str, tuple[collection.Collected, roster.Member, collection.Zone | None]] = {}
-        for _, collected in found:
-            for zonename, member in collected.members.items():
-                zone = collected.zones.get(zonename)
-                # of two nodes, or a VM and its stand-in, the one that runs
-                if member.uuid not in best or zone is not None:
-                    best[member.uuid] = (collected, member, zone)
         views = [
             self._view(book.accounts[uuid], collected, member, zone, moved.get(uuid, {}))
             for uuid, (collected, member, zone) in best.items()
@@ -412,7 +446,6 @@ class Metering:
         given_ns, given = self._given.get(account.uuid, (wall, None))
         self._given[account.uuid] = wall, totals
         quality = self._quality(account)
-        drops = self._drops.get(collected.server_uuid, 0) if collected else 0
         return samples.View(
             account=account,
             totals=totals,
@@ -425,8 +458,17 @@ class Metering:
             scripts=collected.scripts if collected and zone else None,
             wall_ns=wall,
             quality=quality,
-            probed_quality=f"drops:{drops}" if drops else quality,
+            probed_quality=self._probed_quality(collected) or quality,
         )
+
+    def _probed_quality(self, collected: collection.Collected | None) -> str:
+        """What DTrace lost before this; "" for nothing."""
+        lost = self._lost.get(collected.server_uuid) if collected else None
+        if lost is None:
+            return ""
+        if lost.drops:
+            return f"drops:{lost.drops}"
+        return f"gap:{lost.down_ns // _MS}ms" if lost.down_ns >= _MS else ""
 
     def _quality(self, account: ledger.Account) -> str:
         gap = account.gap_ns
@@ -448,20 +490,39 @@ class Metering:
         wall = collected.wall_ns if collected else time.time_ns()
         facts = self._facts(book, uuid)
         facts["failed"] += source.take_failed()
-        dtrace = source.dtrace
-        if dtrace is not None:
-            lost = source.take_drops()
-            facts["drops"] += lost
-            facts["restarts"] += source.take_restarts()
-            facts["down"] = facts.get("down", 0) + source.take_down_ns()
-            self._drops[uuid] = lost
+        facts.setdefault("down", 0)
+        if collected is not None:
+            # with its numbers, so that what is lost marks the samples that lack it
+            lost = source.take_lost(collected)
+            self._lost[uuid] = self._lost.get(uuid, collection.Lost()).plus(lost)
+            facts["drops"] += lost.drops
+            facts["restarts"] += lost.restarts
+            facts["down"] += lost.down_ns
         values: dict[str, Any] = {key: facts[key] for key in ("finals_failed", "failed", "drops")}
         values["ledger_failed"] = book.facts.get("ledger_failed", 0)
-        if dtrace is not None:
+        if source.dtrace is not None:
             values |= {key: facts[key] for key in ("restarts", "down")}
-        if collected is not None and name in self._numbers:
-            values |= self._numbers[name].ratios(book, collected)
+        if collected is not None and uuid in self._numbers:
+            values |= self._numbers[uuid].ratios(book, collected)
         return NodeView(uuid, name, wall, values)
+
+
+def _rank(member: roster.Member, zone: collection.Zone | None) -> tuple[bool, bool]:
+    return zone is not None, not member.moved
+
+
+def _since(book: ledger.Ledger, facts: Mapping[str, int], reading: readings.Reading) -> int:
+    """From when on, by the node's clock, what begins is the ledger's from its beginning."""
+    boot = facts.get("boot")
+    if boot == reading.boot:
+        return facts["since_ns"]
+    if boot is not None and boot < reading.boot:
+        # a boot that began after the node was polled in another
+        return 0
+    # none in which it was polled: since the ledger is there
+    taken = max((each.snaptime_ns for each in reading.kstats), default=0)
+    born_ns: int = book.facts["born_ns"]
+    return taken - (reading.taken_ns - born_ns)
 
 
 def _by_name(

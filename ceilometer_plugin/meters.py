@@ -28,8 +28,10 @@ EXACT = "exact: the kernel's own counter"
 LEVEL = "what it is at the moment of the reading"
 SET = "what the flavor or the VM says"
 PROBES = (
-    "no event is lost but those reported by smartos.node.dtrace.drops; at a hand-over between two "
-    "consumers one event for each CPU; the last period before a zone ends may be missing"
+    "no event is lost but those reported by smartos.node.dtrace.drops, and those of the time that "
+    "smartos.node.dtrace.down tells of, up to a frame longer; at a hand-over between two consumers "
+    "one event for each CPU; of a zone that ended between two polls all, if no final reading tells "
+    "of it; of one whose id another zone had before the next poll, what came since the last"
 )
 
 
@@ -252,7 +254,8 @@ def _levels() -> Iterator[Meter]:
     mib = 2**20
     yield Meter("vcpus", "vcpu", GAUGE, Said("vcpus of the flavor"), SET)
     yield Meter("memory", "MiB", GAUGE, Said("memory of the VM"), SET)
-    yield Meter("disk.root.size", "GiB", GAUGE, Said("root disk of the flavor"), SET)
+    note = "Ceilometer's own takes the ephemeral disk off it, which is none of it"
+    yield Meter("disk.root.size", "GiB", GAUGE, Said("root disk of the flavor"), SET, note=note)
     yield Meter("disk.ephemeral.size", "GiB", GAUGE, Said("ephemeral disk of the flavor"), SET)
     note = "libvirt's numbers: 1 running, 5 shut off"
     yield Meter("power.state", "", GAUGE, Said("state of the VM"), LEVEL, note=note)
@@ -382,7 +385,7 @@ def _own() -> Iterator[Meter]:
         ("smartos.node.dtrace.drops", "drop", "drops", NODE, "what DTrace says it lost"),
         ("smartos.node.dtrace.restarts", "restart", "restarts", NODE, "of the consumer"),
         ("smartos.node.dtrace.down", "ns", "down", NODE,
-         "without a consumer: what happened then is in no meter from DTrace"),
+         "without a consumer whose window is open: what happened then is in no meter from DTrace"),
     ):  # fmt: skip
         # a late final reading makes a gap smaller
         type_ = GAUGE if what == "gap" else CUMULATIVE

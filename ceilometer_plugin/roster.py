@@ -44,6 +44,8 @@ class Member:
     nics: tuple[Nic, ...]
     #: by the device's name
     datasets: Mapping[str, str]
+    #: whether it has gone to another node, or is a copy that has not arrived
+    moved: bool = False
 
     @classmethod
     def of(cls, vm: vms.Vm) -> "Member | None":
@@ -67,6 +69,7 @@ class Member:
                 for nic in vm.nics
             ),
             datasets=_datasets(vm),
+            moved=identity.moved(vm) is not None,
         )
 
 

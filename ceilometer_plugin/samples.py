@@ -104,7 +104,8 @@ class View:
             "memory_mb": flavor["ram"],
             "disk_gb": flavor["disk"],
             "ephemeral_gb": flavor["ephemeral"],
-            "root_gb": int(flavor["disk"]) - int(flavor["ephemeral"]),
+            # the driver's mark has root_gb there
+            "root_gb": int(flavor["disk"]),
             "brand": self.brand,
             "quality": self.quality,
         }
@@ -258,7 +259,7 @@ def _level(meter: meters.Meter, view: View) -> Sequence[_Row]:
 
 _SAID: Mapping[str, Callable[[roster.Member, Mapping[str, Any]], Volume | None]] = {
     "disk.ephemeral.size": lambda member, flavor: int(flavor["ephemeral"]),
-    "disk.root.size": lambda member, flavor: int(flavor["disk"]) - int(flavor["ephemeral"]),
+    "disk.root.size": lambda member, flavor: int(flavor["disk"]),
     "memory": lambda member, flavor: member.memory_mib,
     "power.state": lambda member, flavor: _RUNNING if member.running else _SHUT_OFF,
     "vcpus": lambda member, flavor: int(flavor["vcpus"]),

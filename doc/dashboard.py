@@ -68,7 +68,7 @@ def document() -> str:
             for meter in meters.METERS if isinstance(meter.source, meters.Ratio)
         ]),
         _graph("Time of which nothing is known", "ns", [
-            (f"increase({_name('smartos.metering.gap')}{_OF_INSTANCE}[1h])", "{{resource_name}}"),
+            (f"delta({_name('smartos.metering.gap')}{_OF_INSTANCE}[1h])", "{{resource_name}}"),
             (f"increase({_name('smartos.node.dtrace.down')}[1h])", "{{resource_name}} DTrace"),
         ]),
     ]  # fmt: skip

@@ -60,7 +60,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
         "Of metering itself",
         "Every gap and every loss is a meter, and marks the samples that it touches: their "
         "metadata has ``quality``, which is *exact*, *partial* (some use was before the ledger), "
-        "*gap:N ms* or *drops:N*.",
+        "*gap:Nms* or *drops:N*.",
         (meters.Ratio, meters.Own),
     ),
 )

@@ -27,8 +27,9 @@ _SUFFIX = ".json"
 # Named after the zone: kstat names are cut to this length.
 _BY_NAME = ("zones", "memory_cap", "zone_vfs", "zone_zfs")
 _NAME_LENGTH = 30
-# Numbered like the zone.
-_BY_NUMBER = ("caps", "tcp")
+#: Numbered like the zone, whose stack it is of, and of no name.
+TCP = "tcp"
+_BY_NUMBER = ("caps", TCP)
 #: Which boot of the node it is.
 BOOT = kstat.Selector("unix", 0, "system_misc", "boot_time")
 # A node that is slow to answer delays what its user asked for by this at most.
@@ -167,9 +168,12 @@ def read(gz: node.Node, vm: vms.Vm, reason: str, *, failed: int = 0) -> Reading:
     selectors.append(kstat.Selector("link", name=f"z{vm.zoneid}_*"))
     selectors.append(BOOT)
     answer = gz.kstat.read(selectors, seconds=_SECONDS)
-    found = [Counters.of(each) for each in answer if each.zonename == zonename]
-    if not any(each.module == "zones" for each in found):
+    own = [each for each in answer if each.zonename == zonename]
+    if not any(each.module == "zones" for each in own):
         raise errors.NotFound(f"no kstats of zone {zonename}", code="Kstat")
+    if any(each.module == "zones" and each.instance == vm.zoneid for each in own):
+        # a zone that has booted since has another id
+        own += [each for each in answer if each.module == TCP and each.zonename is None]
     taken = time.time_ns()
     return Reading(
         # sorts by time, and two in one moment differ
@@ -179,7 +183,7 @@ def read(gz: node.Node, vm: vms.Vm, reason: str, *, failed: int = 0) -> Reading:
         vm=_told(vm),
         reason=reason,
         taken_ns=taken,
-        kstats=found,
+        kstats=[Counters.of(each) for each in own],
         failed=failed,
     )
 

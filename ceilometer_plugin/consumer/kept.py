@@ -79,7 +79,7 @@ class Kept:
         return taken
 
     def keep_counting(self) -> None:
-        """The run that frames() shows has begun, or said something."""
+        """A run that counts has begun, or said something."""
         with self._changed:
             now = time.monotonic_ns()
             if not self._counts:
@@ -87,7 +87,7 @@ class Kept:
             self._counts, self._said_ns = True, now
 
     def keep_down(self) -> None:
-        """That run is over, and no other has taken over."""
+        """No run counts: the last is over, or its window is, and no other has taken over."""
         with self._changed:
             self._counts = False
 

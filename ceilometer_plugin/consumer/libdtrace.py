@@ -451,7 +451,7 @@ class Libdtrace(kept.Kept):
     """Scripts (name → text) on the node that this process runs on, in one handle.
 
     A run lasts until it fails or is closed: who wants to give back the memory that keys of dead
-    zones take uses the program. `library` is for tests; None finds it.
+    zones take chooses the program. `library` is for tests; None finds it.
     """
 
     def __init__(

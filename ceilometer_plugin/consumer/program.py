@@ -71,6 +71,8 @@ class Program(kept.Kept):
         self._pauses = pauses
         #: the run that frames() shows
         self._current: _Run | None = None
+        #: the one that was started last, to take over from it
+        self._following: _Run | None = None
         #: scripts that the node's compiler does not take
         self._refused: dict[str, str] = {}
         #: how many times the memory for aggregations the scripts ask for, and drops for want of it
@@ -107,6 +109,7 @@ class Program(kept.Kept):
                 self.keep_drops(LATE)
             if run is self._current:
                 self._show(run)
+            self._said()
             self._changed.notify_all()
 
     def framed(self, run: "_Run", frame: consumer.Frame) -> None:
@@ -116,7 +119,7 @@ class Program(kept.Kept):
             run.now_ns = max(run.now_ns, frame.hrtime_ns)
             if run is self._current:
                 self._frames[frame.script] = frame
-                self.keep_counting()
+            self._said()
             self._changed.notify_all()
 
     def heard(self, text: str) -> None:
@@ -134,9 +137,25 @@ class Program(kept.Kept):
         """A run ended."""
         with self._changed:
             run.error = error
-            if run is self._current and not run.is_stopping:
+            if not run.is_stopping and not self._is_open():
                 self.keep_down()
             self._changed.notify_all()
+
+    def _said(self) -> None:
+        if self._is_open():
+            self.keep_counting()
+        else:
+            self.keep_down()
+
+    def _is_open(self) -> bool:
+        """Whether a run is in its window, and so counts."""
+        runs = [
+            run
+            for run in (self._current, self._following)
+            if run is not None and run.name and run.error is None
+        ]
+        now_ns = max((run.now_ns for run in runs), default=0)
+        return any(run.from_ns <= now_ns < run.until_ns for run in runs)
 
     # the thread that keeps it running
 
@@ -232,6 +251,8 @@ class Program(kept.Kept):
     def _begin(self, scripts: source.Scripts, from_ns: int) -> "_Run":
         start = from_ns or self._hrtime()
         run = _Run(self, self._roomy(scripts), from_ns, start + self._window_ns)
+        with self._changed:
+            self._following = run
         run.start(self._node, self._period)
         return run
 
@@ -262,7 +283,6 @@ class Program(kept.Kept):
     def _show(self, run: "_Run") -> None:
         self._run = run.name
         self._frames = dict(run.newest)
-        self.keep_counting()
         if not self._closing:
             self._failure = None
 

@@ -33,7 +33,7 @@ class ZoneView:
     def make(
         self, module: str, name: str, class_: str, data: dict[str, kstat.Value], instance: int = -1
     ) -> kstat.Kstat:
-        """A kstat of this zone; every one tells the zone's whole name."""
+        """A kstat of this zone that tells the zone's whole name."""
         number = self.id if instance < 0 else instance
         values = {**data, "zonename": self.name}
         start = self.meter.start
@@ -53,7 +53,8 @@ def of_zone(zone: ZoneView) -> list[kstat.Kstat]:
         zone.make("zone_vfs", zone.name, "zone_vfs", _vfs(zone)),
         zone.make("zone_zfs", zone.name, "zone_zfs", _zfs(zone)),
         *_links(zone),
-        zone.make("tcp", "tcp", "mib2", _tcp(zone)),
+        # the kernel's TCP knows stacks, which are numbered like their zones, and names none
+        kstat.Kstat("tcp", zone.id, "tcp", "mib2", zone.meter.start, zone.now, _tcp(zone)),
     ]
 
 

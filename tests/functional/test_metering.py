@@ -239,6 +239,84 @@ def test_what_ran_before_the_ledger_counts_from_its_first_reading(tmp_path: path
         assert world.metadata("cpu")[uuid]["quality"] == "partial"
 
 
+def test_a_final_reading_of_what_ran_before_the_ledger_bills_nothing(
+    tmp_path: pathlib.Path,
+) -> None:
+    with metered.Metered(tmp_path, "--speed", "100") as world:
+        uuid = world.create("old")
+        world.load(uuid, "cpu=1")
+        first = world.leave(uuid)
+        last = world.leave(uuid, readings.DELETION)
+        world.gz.vmadm.delete(uuid)
+        found = world.poll()[uuid]
+        # from its first reading on it counts, as if a poll had read it
+        used = metered.used(last, "zones", *CPU) - metered.used(first, "zones", *CPU)
+        assert found["cpu"] == used > 0
+        assert world.metadata("cpu")[uuid]["quality"] == "partial"
+
+
+def test_a_final_reading_of_a_node_that_no_poll_has_reached_counts_whole(
+    tmp_path: pathlib.Path,
+) -> None:
+    with metered.Metered(tmp_path, "--speed", "1") as world:
+        directory = str(world.node.directory)
+        world.node.command("fault", directory, "add", "kstat", "fail")
+        world.poll()
+        world.node.command("fault", directory, "clear")
+        uuid = world.create("brief")
+        last = world.leave(uuid, readings.DELETION)
+        world.gz.vmadm.delete(uuid)
+        assert world.poll()[uuid]["cpu"] == metered.used(last, "zones", *CPU) > 0
+
+
+def test_a_final_reading_of_a_boot_that_no_poll_has_seen_counts_whole(
+    tmp_path: pathlib.Path,
+) -> None:
+    with metered.Metered(tmp_path, "--speed", "100") as world:
+        early = world.create("early")
+
+        def at() -> int:
+            return readings.read(world.gz, world.vm(early), "look").kstats[0].snaptime_ns
+
+        # the next boot will have been up for less when its guest begins
+        waits.until(lambda: at() > 300 * 10**9, "the node to have run for a while")
+        world.poll()
+        uuid = world.create("web", autoboot=True)
+        world.poll()
+        before = world.leave(uuid)
+        world.node.command("reboot", str(world.node.directory))
+        waits.until(lambda: world.vm(uuid).state == "running", "the node to be up again")
+        last = world.leave(uuid, readings.DELETION)
+        assert last.kstats[0].crtime_ns < 300 * 10**9
+        world.gz.vmadm.delete(uuid)
+        waits.until(lambda: "power.state" not in world.poll().get(uuid, {}), "the VM is gone")
+        used = [metered.used(each, "zones", *CPU) for each in (before, last)]
+        assert world.poll()[uuid]["cpu"] == sum(used)
+        assert world.metadata("cpu").get(uuid, {}).get("quality", "exact") == "exact"
+
+
+def test_the_root_disk_is_the_flavors_whatever_the_ephemeral_one_is(
+    world: metered.Metered,
+) -> None:
+    mark = json.loads(metered.mark("web")[identity.KEY])
+    mark["flavor"] |= {"disk": 10, "ephemeral": 20}
+    uuid = world.create("web", internal_metadata={identity.KEY: json.dumps(mark)})
+    found = world.poll()[uuid]
+    assert (found["disk.root.size"], found["disk.ephemeral.size"]) == (10, 20)
+    assert world.metadata("vcpus")[uuid]["root_gb"] == 10
+
+
+def test_tcp_is_metered_by_zone(world: metered.Metered) -> None:
+    uuid = world.create("web", nics=[world.nic()])
+    world.load(uuid, "tcp_retransmits=500")
+    name = "smartos.tcp.retransmits"
+    waits.until(lambda: world.poll()[uuid].get(name, 0) > 0, "retransmits")
+    last = world.leave(uuid, readings.DELETION)
+    world.gz.vmadm.delete(uuid)
+    waits.until(lambda: "power.state" not in world.poll().get(uuid, {}), "the VM is gone")
+    assert world.poll()[uuid][name] == metered.used(last, "tcp", "retransSegs")
+
+
 # smartos-meter
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What D scripts count on a node: within the stated bound of the truth, and audited by kstat."""
 
+import ctypes.util
 import pathlib
 from collections.abc import Iterator
 
@@ -8,15 +9,26 @@ import pytest
 
 pytest.importorskip("ceilometer", reason="missing: pip install 'nova-smartos[metering]'")
 
+from oslo_config import cfg
+
 from ceilometer_plugin import conf as meters_conf
+from nova_smartos import conf as smartos_conf
 from nova_smartos import readings
 from tests import waits
 from tests.functional import metered
 
+# what a guest that does nothing is loaded with
+AT_REST = (
+    *("disk_write=0", "disk_write_ops=0", "disk_read=0", "disk_read_ops=0"),
+    *("net_rx=0", "net_tx=0", "net_rx_packets=0", "net_tx_packets=0"),
+)
+_HEADERS = 34
+
 
 @pytest.fixture
 def world(tmp_path: pathlib.Path) -> Iterator[metered.Metered]:
-    options = {"scripts": meters_conf.DEFAULT_SCRIPTS, "dtrace_period": 5}
+    # polls follow one another faster than frames: the last samples must wait for one
+    options = {"scripts": meters_conf.DEFAULT_SCRIPTS, "dtrace_period": 5, "final_cycles": 10**6}
     with metered.Metered(tmp_path, "--speed", "20", **options) as world:
         world.poll()
         first = world.create("first")
@@ -38,12 +50,51 @@ def test_latencies_are_counted_by_zone(world: metered.Metered) -> None:
     below = [web[f"smartos.disk.read.below.{16 * 8**n}us"] for n in range(7)]
     assert below == sorted(below)
     assert 0 < below[-1] <= web[name]
-    assert web["smartos.network.external.incoming.bytes"] >= 0
     assert "smartos.syscalls" not in web
     # at rest, both have counted the same: the zone is younger than the consumer
-    world.load(uuid, "disk_read=0", "disk_read_ops=0")
+    world.load(uuid, *AT_REST)
     truth = "smartos.disk.physical.reads"
     waits.until(lambda: (now := world.poll()[uuid]).get(name) == now[truth], "DTrace to agree")
+    packets, size = (f"network.incoming.{what}" for what in ("packets", "bytes"))
+
+    def agree() -> bool:
+        found = world.poll()
+        web, wire = found[uuid], found[f"instance-web-{uuid}-net0"]
+        seen = [
+            (web[f"smartos.network.{way}.incoming.packets"],
+             web[f"smartos.network.{way}.incoming.bytes"])
+            for way in ("internal", "external", "ipv6")
+            if f"smartos.network.{way}.incoming.bytes" in web
+        ]  # fmt: skip
+        # a frame has an Ethernet header, and here one of IP for each packet, that IP does not count
+        told = (wire[packets], wire[size] - _HEADERS * wire[packets])
+        return len(seen) == 3 and told[0] > 0 and told == tuple(map(sum, zip(*seen, strict=True)))
+
+    waits.until(agree, "DTrace to have seen what the link has")
+
+
+def test_what_a_guest_did_until_it_was_deleted_is_in_its_total(world: metered.Metered) -> None:
+    name, truth = "smartos.disk.read.operations", "smartos.disk.physical.reads"
+    polled = world.create("polled")
+    waits.until(lambda: name in world.poll().get(polled, {}), "a frame of it")
+    brief = world.create("brief")
+    for uuid in (polled, brief):
+        world.load(uuid, "disk_read_ops=2000")
+    # of frames that nobody polls
+    waits.until(lambda: _used(world, brief, "zone_zfs", "reads") > 5000, "many reads")
+    for uuid in (polled, brief):
+        world.load(uuid, *AT_REST)
+        world.leave(uuid, readings.DELETION)
+        world.gz.vmadm.delete(uuid)
+    left = {polled, brief}
+
+    def agree() -> bool:
+        found = world.poll()
+        rows = {uuid: found[uuid] for uuid in left & found.keys()}
+        left.difference_update(uuid for uuid, row in rows.items() if row.get(name) == row[truth])
+        return not left
+
+    waits.until(agree, "DTrace to agree, in one of the last samples")
 
 
 def test_where_both_count_the_ratio_is_one(world: metered.Metered) -> None:
@@ -76,6 +127,32 @@ def test_a_probe_that_a_platform_lacks_is_no_zero(tmp_path: pathlib.Path) -> Non
         assert "smartos.disk.read.operations" not in world.poll()[uuid]
 
 
+def test_libdtrace_that_is_not_there_is_told(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
+    options = {"scripts": ["zone_io"], "consumer": meters_conf.LIBRARY}
+    with metered.Metered(tmp_path, "--speed", "20", **options) as world:
+        world.poll()
+        uuid = world.create("web")
+        before = _told(world, "smartos.node.dtrace.down")
+        waits.until(lambda: "libdtrace" in caplog.text, "the log to tell")
+        assert _told(world, "smartos.node.dtrace.down") > before
+        found = world.poll()[uuid]
+        assert "cpu" in found and "smartos.disk.read.operations" not in found
+
+
+def test_libdtrace_counts_on_no_other_machine() -> None:
+    conf = cfg.ConfigOpts()
+    meters_conf.register(conf)
+    conf([])
+    conf.set_override("node_address", "192.0.2.7", group=smartos_conf.GROUP)
+    assert not meters_conf.places(conf)[0].local
+    conf.set_override("consumer", meters_conf.LIBRARY, group=meters_conf.GROUP)
+    with pytest.raises(cfg.Error, match=r"not on 192\.0\.2\.7"):
+        meters_conf.places(conf)
+
+
 def test_what_dtrace_loses_is_a_meter_and_marks_its_samples(world: metered.Metered) -> None:
     uuid = world.create("web")
     name = "smartos.disk.read.operations"
@@ -100,8 +177,31 @@ def test_what_dtrace_loses_is_a_meter_and_marks_its_samples(world: metered.Meter
         return any(each.startswith("drops:") for each in marked)
 
     waits.until(is_marked, "the samples are marked")
-    rows = [row for row in world.poll().values() if "smartos.node.dtrace.drops" in row]
-    assert rows[0]["smartos.node.dtrace.drops"] >= 12
+    assert _told(world, "smartos.node.dtrace.drops") >= 12
+
+
+def test_what_dtrace_loses_while_its_node_is_away_marks_the_samples_after(
+    world: metered.Metered,
+) -> None:
+    uuid = world.create("web")
+    name = "smartos.disk.read.operations"
+    waits.until(lambda: name in world.poll()[uuid], "a frame of it")
+    assert _qualities(world, uuid, name) <= {"exact", "partial"}
+    directory = str(world.node.directory)
+    world.node.command("fault", directory, "add", "kstat", "fail")
+    assert uuid not in world.poll()
+    text = "dtrace: 12 aggregation drops on CPU 0\n"
+    world.node.command(
+        *("fault", directory, "add", "dtrace", "say", "--stderr", text, "--count", "1")
+    )
+    (source,) = world.metering._sources
+    assert source.dtrace is not None
+    waits.until(lambda: sum(source.dtrace.drops.values()) and uuid not in world.poll(), "a drop")
+    world.node.command("fault", directory, "clear")
+    found = waits.until(lambda: _qualities(world, uuid, name), "the node to be back")
+    assert found == {"drops:12"}
+    assert _told(world, "smartos.node.dtrace.drops") == 12
+    waits.until(lambda: _qualities(world, uuid, name) == {"exact"}, "what is lost once to be told")
 
 
 def test_a_consumer_that_dies_is_started_anew_and_totals_go_on(world: metered.Metered) -> None:
@@ -118,11 +218,16 @@ def test_a_consumer_that_dies_is_started_anew_and_totals_go_on(world: metered.Me
         return next(row[what] for row in found.values() if what in row)
 
     down = told("smartos.node.dtrace.down")
+    waits.until(lambda: _qualities(world, uuid, name) == {"exact"}, "its start to be told")
     directory = str(world.node.directory)
     world.node.command("fault", directory, "add", "dtrace", "die", "--count", "1")
     waits.until(lambda: told("smartos.node.dtrace.restarts"), "it to be started anew")
     # a second is the shortest pause before it is started anew
     waits.until(lambda: told("smartos.node.dtrace.down") >= down + 10**9, "that to be told")
+    waits.until(
+        lambda: any(each.startswith("gap:") for each in _qualities(world, uuid, name)),
+        "a sample that is marked",
+    )
     waits.until(lambda: world.poll()[uuid].get(name, 0) > before, "totals to go on")
 
 
@@ -137,9 +242,8 @@ def test_what_a_guest_wrote_until_it_rebooted_by_itself_is_in_its_total(
         root, name = f"{uuid}-root", "disk.device.write.bytes"
         first = world.poll()[root][name]
         waits.until(lambda: _probes_run(world), "the consumer to run")
-        at_rest = ("disk_write=0", "disk_write_ops=0", "disk_read=0", "disk_read_ops=0")
         waits.until(lambda: _written(world, uuid) > first, "it to write more")
-        world.load(uuid, *at_rest)
+        world.load(uuid, *AT_REST)
         # no reading of ours, and none of the driver's
         truth = _written(world, uuid)
         world.gz.vmadm.reboot(uuid)
@@ -152,7 +256,26 @@ def test_what_a_guest_wrote_until_it_rebooted_by_itself_is_in_its_total(
 
 def _written(world: metered.Metered, uuid: str) -> int:
     """What the node's kernel has counted."""
-    return metered.used(readings.read(world.gz, world.vm(uuid), "look"), "zone_vfs", "nwritten")
+    return _used(world, uuid, "zone_vfs", "nwritten")
+
+
+def _used(world: metered.Metered, uuid: str, module: str, statistic: str) -> int:
+    return metered.used(readings.read(world.gz, world.vm(uuid), "look"), module, statistic)
+
+
+def _told(world: metered.Metered, name: str) -> float:
+    """What the node's own meter says."""
+    (found,) = [row[name] for row in world.poll().values() if name in row]
+    return found
+
+
+def _qualities(world: metered.Metered, uuid: str, name: str) -> set[str]:
+    """One cycle: how good the samples of a meter are."""
+    return {
+        each.resource_metadata["quality"]
+        for each in world.samples()
+        if (each.resource_id, each.name) == (uuid, name)
+    }
 
 
 def _probes_run(world: metered.Metered) -> bool:

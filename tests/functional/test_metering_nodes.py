@@ -2,6 +2,7 @@
 """Several nodes under one agent: none waits for another, and instances move between them."""
 
 import dataclasses
+import json
 import pathlib
 import sqlite3
 import uuid as uuids
@@ -16,6 +17,7 @@ from oslo_config import cfg
 
 from ceilometer_plugin import conf as meters_conf
 from ceilometer_plugin import ledger, metering, meters
+from nova_smartos.translate import identity
 from tests import waits
 from tests.functional import metered
 
@@ -60,6 +62,11 @@ class Two(fixtures.Fixture):
         for name, value in {**options, "collect_timeout": 2}.items():
             conf.set_override(name, value, group=meters_conf.GROUP)
         self.metering = metering.Metering(conf)
+
+    def forget(self) -> None:
+        """Remove the ledger, which nobody has open."""
+        for path in self._directory.glob("both*"):
+            path.unlink()
 
     def accounts(self) -> set[str]:
         """Whom the ledger on the disk knows."""
@@ -130,6 +137,39 @@ def test_an_instance_that_moves_keeps_its_total(both: Two) -> None:
     waits.until(lambda: "power.state" not in both.poll().get(uuid, {}), "it is gone from both")
     total = both.poll()[uuid]["cpu"]
     assert total == sum(metered.used(each, "zones", *CPU) for each in (there, here)) > before
+
+
+def test_a_resized_instance_has_the_flavor_of_the_node_that_it_is_on(both: Two) -> None:
+    first, second = both.nodes
+    uuid = str(uuids.uuid4())
+    mark = json.loads(metered.mark("web")[identity.KEY])
+    mark["flavor"] |= {"vcpus": 8, "name": "big"}
+    new = {identity.KEY: json.dumps(mark)}
+    moved = {identity.MOVED: json.dumps({"migration": "m", "host": "h"})}
+    first.create("web", uuid=uuid, internal_metadata=new)
+    waits.until(lambda: both.poll().get(uuid, {}).get("vcpus") == 8, "it to be metered")
+
+    def told() -> tuple[float, str]:
+        cycle = both.metering.cycle()
+        (size,) = [
+            each for each in cycle.samples(meters.BY_NAME["vcpus"]) if each.resource_id == uuid
+        ]
+        return size.volume, size.resource_metadata["instance_type"]
+
+    # the node that is read last has what it was, until Nova's user confirms
+    second.create("web", uuid=uuid, internal_metadata=metered.mark("web") | moved)
+    second.leave(uuid, "stop")
+    second.gz.vmadm.stop(uuid, force=True)
+    assert told() == (8, "big")
+    first.gz.vmadm.stop(uuid, force=True)
+    waits.until(lambda: both.poll()[uuid]["power.state"] == 5, "both to be down")
+    assert told() == (8, "big")
+    # nor does a node that does not answer change it back
+    directory = str(first.node.directory)
+    first.node.command("fault", directory, "add", "kstat", "fail")
+    assert uuid not in both.poll()
+    first.node.command("fault", directory, "clear")
+    assert told() == (8, "big")
 
 
 def test_a_node_that_is_taken_out_and_comes_back_keeps_its_totals(

@@ -141,6 +141,14 @@ def test_what_a_boot_held_at_its_end_counts_in_whatever_order_it_comes() -> None
         assert kept == account
 
 
+def test_an_end_is_of_the_last_that_had_the_id() -> None:
+    account = an_account(
+        a_reading(7, 10, key="node/7/first"), a_reading(3, 5, epoch="b", key="node/7/second")
+    )
+    account.finish("node/7/", 2000 * SECOND, {"n": 100})
+    assert (total(account), account.anomalies) == (107, 0)
+
+
 def test_an_end_that_is_less_than_what_was_read_is_an_anomaly() -> None:
     account = an_account(a_reading(7, 10))
     account.finish("node/zones/", 30 * SECOND, {"n": 6})

@@ -524,6 +524,21 @@ def test_alerts_are_on_metrics_that_are_exported() -> None:
         assert rule["annotations"]["summary"] and rule["annotations"]["description"]
 
 
+def test_only_what_never_falls_is_taken_for_a_counter() -> None:
+    queries = [rule["expr"] for rule in _rules()]
+    panels = json.loads(dashboard.PATH.read_text())["panels"]
+    queries += [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    taken = {
+        (function, name)
+        for query in queries
+        for function, name in re.findall(r"\b(increase|rate|delta)\((ceilometer_\w+)", query)
+    }
+    assert taken
+    for function, name in taken:
+        falls = _EXPORTED[name].type != meters.CUMULATIVE
+        assert (function == "delta") == falls, (function, name)
+
+
 def test_whatever_metering_says_of_itself_has_an_alert() -> None:
     alerted = {name for rule in _rules() for name in _METRIC.findall(rule["expr"])}
     own = {

@@ -30,16 +30,19 @@ def zone(name: str) -> collection.Zone:
 
 
 def collected(
-    *frames: consumer.Frame, zones: Mapping[int, tuple[str, int]], server: str = "node"
+    *frames: consumer.Frame,
+    zones: Mapping[int, tuple[str, int]],
+    others: tuple[str, ...] = (),
+    boot: int = 0,
 ) -> collection.Collected:
-    """A node with these zones: by id, the name and when it began."""
+    """A node with these zones, some not Nova's: by id, the name and when it began."""
     return collection.Collected(
-        server_uuid=server,
+        server_uuid="node",
         wall_ns=0,
-        read_ns=0,
-        boot=0,
+        read_ns=max(each.hrtime_ns for each in frames),
+        boot=boot,
         members={},
-        zones={name: zone(name) for name, _ in zones.values()},
+        zones={name: zone(name) for name, _ in zones.values() if name not in others},
         zone_ids={number: (name, born * SECOND) for number, (name, born) in zones.items()},
         usage={},
         frames=frames,
@@ -78,6 +81,69 @@ def test_what_a_zone_id_counted_before_is_the_zones_that_had_it() -> None:
     book.enter(collected(frame(40, bytes_in(7, 900)), zones={7: ("b", 20)}))
     assert book.total("a", NAME) == 500
     assert book.total("b", NAME) == 100
+
+
+def test_a_zone_that_is_gone_has_what_it_counted_to_its_end() -> None:
+    book = Book()
+    book.enter(collected(frame(10, bytes_in(7, 500)), zones={7: ("a", 1)}))
+    # the frame is as old as the look at the zones: its last events may not be in it
+    book.enter(collected(frame(40, bytes_in(7, 700)), zones={}))
+    assert book.total("a", NAME) == 700
+    book.enter(collected(frame(70, bytes_in(7, 720)), zones={}))
+    assert book.total("a", NAME) == 720
+    # by now all was told, and a zone that is no longer known gets no more
+    book.enter(collected(frame(99, bytes_in(7, 999)), zones={}))
+    assert book.total("a", NAME) == 720
+
+
+def test_a_zone_that_boots_has_what_it_counted_before() -> None:
+    book = Book()
+    book.enter(collected(frame(10, bytes_in(7, 500)), zones={7: ("a", 1)}))
+    book.enter(collected(frame(40, bytes_in(7, 700) | bytes_in(8, 3)), zones={8: ("a", 30)}))
+    assert book.total("a", NAME) == 703
+
+
+def test_a_zone_that_only_a_final_reading_knows_has_what_it_counted() -> None:
+    book = Book()
+    book.enter(collected(frame(10, {}), zones={}))
+    book.numbers.meet(zone("brief").member, 7, 15 * SECOND, 0)
+    # of another boot of the node
+    book.numbers.meet(zone("other").member, 8, 15 * SECOND, 1)
+    values = bytes_in(7, 40) | bytes_in(8, 50)
+    book.enter(collected(frame(40, values), zones={}))
+    assert book.total("brief", NAME) == 40
+    assert "other" not in book.accounts
+
+
+def test_the_last_words_before_the_node_came_up_anew_are_of_its_old_zones() -> None:
+    book = Book()
+    book.enter(collected(frame(1000, bytes_in(7, 500)), zones={7: ("a", 1)}))
+    # the run ended with the node, and what it said last is read after that
+    last = frame(1030, bytes_in(7, 700))
+    book.enter(collected(last, frame(9, bytes_in(7, 2), run="r2"), zones={7: ("b", 5)}, boot=1))
+    book.enter(collected(frame(20, bytes_in(7, 4), run="r2"), zones={7: ("b", 5)}, boot=1))
+    assert (book.total("a", NAME), book.total("b", NAME)) == (700, 4)
+
+
+def test_what_nobodys_zone_counted_is_not_the_next_ones() -> None:
+    book = Book()
+    book.enter(collected(frame(10, bytes_in(7, 500)), zones={7: ("x", 1)}, others=("x",)))
+    book.enter(collected(frame(40, bytes_in(7, 800)), zones={7: ("b", 30)}))
+    book.enter(collected(frame(70, bytes_in(7, 900)), zones={7: ("b", 30)}))
+    assert book.total("b", NAME) == 100
+
+
+def test_what_an_unseen_zone_counted_is_not_the_next_ones() -> None:
+    book = Book()
+    # it came and went between two looks
+    book.enter(collected(frame(10, bytes_in(7, 500)), zones={}))
+    book.enter(collected(frame(40, bytes_in(7, 800)), zones={7: ("b", 30)}))
+    book.enter(collected(frame(70, bytes_in(7, 900)), zones={7: ("b", 30)}))
+    assert book.total("b", NAME) == 100
+    # but one that the frame saw before we did has its own
+    book.enter(collected(frame(95, bytes_in(9, 5)), zones={7: ("b", 30)}))
+    book.enter(collected(frame(120, bytes_in(9, 8)), zones={7: ("b", 30), 9: ("c", 92)}))
+    assert book.total("c", NAME) == 8
 
 
 def test_a_new_run_adds_to_the_total_and_a_late_frame_of_the_old_one_too() -> None:

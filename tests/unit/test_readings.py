@@ -76,6 +76,20 @@ def test_one_command_reads_all_of_a_zone() -> None:
     )  # fmt: skip
 
 
+def test_tcp_is_of_the_zone_whose_number_it_has() -> None:
+    tcp = kstat("tcp", "tcp", retransSegs=9)
+    del tcp["data"]["zonename"]
+    with fake_transport.expecting(*ARGV, stdout=json.dumps([ZONE, tcp, BOOT])) as carrier:
+        reading = readings.read(node.Node(carrier), VM, "deletion")
+    assert [each.module for each in reading.kstats] == ["zones", "tcp"]
+    assert reading.kstats[1].numbers == {"retransSegs": 9}
+    # it has booted meanwhile, and the number may be another's
+    booted = {**ZONE, "instance": 9}
+    with fake_transport.expecting(*ARGV, stdout=json.dumps([booted, tcp, BOOT])) as carrier:
+        reading = readings.read(node.Node(carrier), VM, "deletion")
+    assert [each.module for each in reading.kstats] == ["zones"]
+
+
 def test_a_zone_that_is_gone_is_no_reading() -> None:
     with fake_transport.expecting(*ARGV, stdout="[]", returncode=0) as carrier:
         with pytest.raises(errors.NotFound):

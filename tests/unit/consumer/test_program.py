@@ -71,6 +71,8 @@ def test_a_hand_over_counts_every_event_once() -> None:
         current, number = carrier.begun(0), 0
         current.say(printed.head("zone_io", at=carrier.now_ns))
         following, names = None, []
+        waits.until(lambda: made.run)
+        down_ns = made.down_ns
         for _ in range(110):
             # not a multiple of anything, so that windows close between two events and two frames
             carrier.now_ns += 1_234_567_891
@@ -90,6 +92,7 @@ def test_a_hand_over_counts_every_event_once() -> None:
                 current, following, number = following, None, number + 1
         truth = carrier.now_ns // made_up_node.EVERY_NS - began_ns // made_up_node.EVERY_NS
         assert total(made, runs) == truth
+        assert made.down_ns == down_ns
         assert len(names) == 6 and set(names) < runs.keys() and len(runs) == 7
         assert (made.failure, dict(made.drops), made.restarts) == (None, {}, 0)
 
@@ -133,6 +136,52 @@ def test_a_successor_that_dies_is_tried_again_while_the_old_one_counts() -> None
         carrier.begun(1).end(1, "dtrace: could not enable tracing: Not enough space\n")
         assert carrier.begun(2).window == (first.window[1], first.window[1] + 3600 * NS)
         assert not first.killed.is_set() and made.run == f"node1:{carrier.now_ns}"
+
+
+def test_a_window_that_closes_before_another_opens_is_time_without_a_consumer() -> None:
+    carrier = made_up_node.Carrier()
+    with running(carrier, window_seconds=20, lead_seconds=5) as made:
+        first = carrier.begun(0)
+        first.say(printed.head("zone_io", at=carrier.now_ns))
+        waits.until(lambda: made.run)
+        down_ns = made.down_ns
+        carrier.now_ns += 16 * NS
+        carrier.frame(first)
+        for number in (1, 2):
+            carrier.begun(number).end(1, "dtrace: failed to initialize dtrace: no\n")
+        assert made.down_ns == down_ns
+        # it goes on telling, of what it counts no longer
+        carrier.now_ns += 5 * NS
+        carrier.frame(first)
+        waits.until(lambda: made.down_ns > down_ns, "that to be told", 20)
+        carrier.begun(3).say(printed.head("zone_io", at=carrier.now_ns))
+        waits.until(lambda: made.drops == {program.LATE: 1})
+        assert made.down_ns == made.down_ns > down_ns
+
+
+def test_a_run_that_dies_before_its_followers_window_opens_leaves_a_gap() -> None:
+    carrier = made_up_node.Carrier()
+    with running(carrier, window_seconds=20, lead_seconds=5) as made:
+        first = carrier.begun(0)
+        first.say(printed.head("zone_io", at=carrier.now_ns))
+        waits.until(lambda: made.run)
+        down_ns = made.down_ns
+        carrier.now_ns += 16 * NS
+        carrier.frame(first)
+        second = carrier.begun(1)
+        second.say(printed.head("zone_io", at=carrier.now_ns + 1))
+        first.end(1, "dtrace: processing aborted\n")
+        waits.until(lambda: made.run == f"node1:{carrier.now_ns + 1}")
+        # it tells already, and does not count
+        carrier.now_ns += NS
+        carrier.frame(second)
+        waits.until(lambda: newest(made) == carrier.now_ns)
+        before = made.down_ns
+        waits.until(lambda: made.down_ns > before > down_ns, "that to be told", 20)
+        carrier.now_ns += 3 * NS
+        carrier.frame(second)
+        waits.until(lambda: newest(made) == carrier.now_ns)
+        assert made.down_ns == made.down_ns
 
 
 def test_an_old_run_that_dies_before_its_window_closes() -> None:

@@ -47,7 +47,7 @@ def numbers(node):
     for number, uuid in ((1, ONE), (2, TWO)):
         disk, files = node.values("zone_zfs", uuid), node.values("zone_vfs", uuid)
         zone = node.values("zones", uuid)
-        link, tcp = node.values("link", uuid), node.values("tcp", uuid)
+        link, tcp = node.values("link", uuid), node.kstat("tcp", "tcp", number).data
         keys = {
             ("zone_io", "ops", f"{number}", "1"): disk["reads"],
             ("zone_io", "ops", f"{number}", "2"): disk["writes"],

@@ -27,6 +27,13 @@ def test_parseable(node):
     assert node.run("kstat", "-l", "cpu:3:sys:cpu_nsec_user").out == "cpu:3:sys:cpu_nsec_user\n"
 
 
+def test_tcp_is_numbered_like_its_zone_and_names_none(node):
+    lines = node.run("kstat", "-p", "-c", "mib2").out.splitlines()
+    assert "tcp:6:tcp:retransSegs\t0" in lines
+    assert {line.split(":")[1] for line in lines} == {"0", "6"}
+    assert not [line for line in lines if ":zonename" in line]
+
+
 def test_instances_are_sorted(node):
     lines = node.run("kstat", "-p", "-s", "crtime").out.splitlines()
     keys = [(m.lower(), int(i), n.lower()) for m, i, n, _ in (line.split(":") for line in lines)]
