@@ -231,15 +231,14 @@ class Vms:
         """The node is up: so is vminfod, and the VMs that are to be up boot."""
         self._info.start()
         for uuid in self.records.uuids():
-            kept = self.records.get(uuid)
-            if kept is not None and kept.config.get("autoboot") and not kept.failed:
-                threading.Thread(
-                    target=self._autoboot, args=(uuid,), name="zones", daemon=True
-                ).start()
+            threading.Thread(target=self.autoboot, args=(uuid,), name="zones", daemon=True).start()
 
-    def _autoboot(self, uuid: str) -> None:
+    def autoboot(self, uuid: str) -> None:
+        """Boot a VM as the node does, which asks each for its autoboot when its turn has come."""
         kept = self.records.get(uuid)
-        if kept is not None and kept.transition and kept.transition.name == "stopping":
+        if kept is None or kept.failed or not kept.config.get("autoboot"):
+            return
+        if kept.transition and kept.transition.name == "stopping":
             self.end_transition(uuid)
         try:
             if self.node.zones.state(uuid) == "installed":

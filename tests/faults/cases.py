@@ -5,8 +5,11 @@ Cases are not written down. A run without faults shows the node commands of an o
 them with each kind of fault is a case, and so is each command that only a fault brings about.
 """
 
+import collections
 import dataclasses
 import functools
+import itertools
+import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -90,25 +93,42 @@ def cases(operation: str, steps: dict[faulty.Step, bool]) -> Iterator[Case]:
 
 def cases_after(done: Iterable[Outcome], known: set[faulty.Step]) -> Iterator[Case]:
     """Faults at commands that no run without faults has shown: what undoes, looks and repairs."""
+    done = [each for each in done if each.case.faults[0].kind not in faulty.KILLS]
     seen = set(known)
-    for outcome in done:
-        fault = outcome.case.faults[0]
-        if fault.kind in faulty.KILLS:
-            continue
-        for step in outcome.steps:
-            if step not in seen and step.number <= _REPEATED:
-                seen.add(step)
-                for kind in AFTER:
-                    yield Case(outcome.case.operation, (fault, faulty.Fault(step, kind)))
+    # what comes after a reboot depends on how soon the node is heard again: any other first fault
+    # that brings the command about is better, and what is then repeated is repeated by chance
+    for by_reboot in (False, True):
+        often = collections.Counter(step.command for step in seen)
+        for outcome in done:
+            fault = outcome.case.faults[0]
+            if (fault.kind in faulty.REBOOTS) is not by_reboot:
+                continue
+            for step in outcome.steps:
+                most = min(_REPEATED, often[step.command] + 1) if by_reboot else _REPEATED
+                if step not in seen and step.number <= most:
+                    seen.add(step)
+                    for kind in AFTER:
+                        yield Case(outcome.case.operation, (fault, faulty.Fault(step, kind)))
+
+
+def sample(every: Iterable[Case], kinds: int, seed: str) -> list[Case]:
+    """So many kinds of fault, by chance, at each command."""
+    found = []
+    for step, group in itertools.groupby(every, lambda case: case.faults[-1].step):
+        each = list(group)
+        chance = random.Random(f"{seed} {each[0].operation} {step}")
+        found += chance.sample(each, min(kinds, len(each)))
+    return found
 
 
 def run(world: worlds.World, case: Case) -> Outcome:
     """Do the operation with its faults, then all that Nova or the user would do next.
 
     Whether a command comes after a first fault at all may depend on how soon the node is heard
-    again; then it is done anew.
+    again; then it is done anew, and every other time only the operation itself hears the node.
     """
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
+        world.transport.holds = attempt % 2 == 0
         found = _attempt(world, case)
         if found.fired or found.violations != [_unfired(case)]:
             break
@@ -157,8 +177,8 @@ def _run(world: worlds.World, operation: operations.Operation, case: Case, found
         found.violations += wrong_errors(error, fired)
     elif wrong := operation.wrong(world, server):
         found.violations.append(f"it ended well, but {wrong}")
-    if world.driver is None:
-        world.start()
+    # what was not begun, since it was spoilt
+    world.start()
     # who asks while the node boots hears that it does, which is right and proves nothing
     world.follow()
     _settle(world, operation, server, error, found)

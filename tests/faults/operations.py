@@ -39,6 +39,13 @@ class Guest:
     new_image: bool = False
     ports: int = 1
 
+    @property
+    def but_its_brand(self) -> tuple[object, ...]:
+        """All that an operation on it can depend on, as far as its brand is not concerned."""
+        specs = {name: value for name, value in self.specs.items() if name != "smartos:brand"}
+        is_hvm = self.image in ("disk", "qcow2")
+        return specs, is_hvm, self.drive, self.new_image, self.ports
+
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
@@ -56,6 +63,16 @@ class Operation:
     launches: bool = False
     silent: bool = False
     moves: bool = False
+
+    @property
+    def model(self) -> "Operation":
+        """The first operation that differs from this one in the brand alone; it may be itself."""
+        key = (self.act, self.prepare, self.guest.but_its_brand)
+        return next(
+            each
+            for each in OPERATIONS.values()
+            if (each.act, each.prepare, each.guest.but_its_brand) == key
+        )
 
     def server(self, world: worlds.World) -> worlds.Server:
         """A server in the state before."""
@@ -435,8 +452,8 @@ def _answers(world: worlds.World) -> bool:
 
 
 def restart(world: worlds.World, _server: worlds.Server) -> None:
-    """nova-compute ends and begins."""
-    world.stop()
+    """nova-compute ends and begins; where there are two, the other one goes on."""
+    world.stop(both=False)
     world.start()
 
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.faults import cases
+from tests.faults import cases, operations
 from tests.faults import transport as faulty
 from tests.faults import world as worlds
 
@@ -14,6 +14,13 @@ from nova import exception  # noqa: E402
 FIRST = faulty.Fault(faulty.Step("vmadm stop", 1), faulty.Kind.FAILS)
 SECOND = faulty.Fault(faulty.Step("vmadm lookup", 1), faulty.Kind.FAILS)
 READING = faulty.Fault(faulty.Step("kstat", 1), faulty.Kind.FAILS)
+
+
+Kind = faulty.Kind
+
+
+def outcome(fault: faulty.Fault, *steps: faulty.Step) -> cases.Outcome:
+    return cases.Outcome(cases.Case("stop-zone", (fault,)), True, [*steps], [])
 
 
 def raised(fault: faulty.Fault) -> exception.NovaException:
@@ -78,3 +85,47 @@ def test_what_tells_the_first_error_is_right(
 def test_what_hides_it_is_not(error: Exception, fired: list[faulty.Fault], says: str) -> None:
     (wrong,) = cases.wrong_errors(error, fired)
     assert says in wrong
+
+
+def test_a_reboot_is_the_last_choice_of_a_first_fault() -> None:
+    look, own = faulty.Step("vmadm get", 1), FIRST.step
+    again, third = faulty.Step(look.command, 2), faulty.Step(SECOND.step.command, 2)
+    done = [
+        outcome(faulty.Fault(own, Kind.REBOOT), own, look, SECOND.step, again, third),
+        outcome(faulty.Fault(own, Kind.KILLED), own, faulty.Step("ps", 1)),
+        outcome(faulty.Fault(own, Kind.HANGS), own, look),
+    ]
+    after = list(cases.cases_after(done, {own}))
+    first = {case.faults[1].step: case.faults[0].kind for case in after}
+    assert first == {look: Kind.HANGS, SECOND.step: Kind.REBOOT, again: Kind.REBOOT}
+    assert [case.faults[1].kind for case in after] == [*cases.AFTER] * 3
+
+
+def test_each_command_of_a_sample_meets_as_many_kinds() -> None:
+    every = list(cases.cases("stop-zone", {FIRST.step: True, SECOND.step: False}))
+    chosen = cases.sample(every, 2, "1")
+    assert chosen == cases.sample(every, 2, "1")
+    assert [case.faults[0].step for case in chosen] == [FIRST.step] * 2 + [SECOND.step] * 2
+    assert len({*chosen}) == 4
+    assert {*cases.sample(every, 16, "1")} == {*every}
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("stop-lx", "stop-zone"),
+        ("stop-kvm", "stop-bhyve"),
+        ("stop-bhyve", "stop-bhyve"),
+        ("launch-lx-drive", "launch-zone-drive"),
+        ("delete-held", "delete-held"),
+        ("delete-rescued-zone", "delete-rescued-zone"),
+        ("start-zone", "start-zone"),
+    ],
+)
+def test_a_model_differs_in_the_brand_alone(name: str, model: str) -> None:
+    assert operations.OPERATIONS[name].model.name == model
+
+
+def test_a_reading_of_counters_is_not_one_of_the_processor() -> None:
+    assert faulty.named(("kstat", "-j", "cpu_info:0:::")) == "kstat cpu_info"
+    assert faulty.named(("kstat", "-j", "link:::z1_net0")) == "kstat"

@@ -19,6 +19,8 @@ from smartos_emulator import client
 MARK = "injected fault"
 
 _OPERAND = re.compile(r"^(?:-|[0-9a-f]{8}-|.*[/=@{])")
+# The longest that others wait for the operation to go on after a reboot of the node.
+_HELD_SECONDS = 3.0
 
 
 class Kind(enum.StrEnum):
@@ -78,6 +80,9 @@ def mark(step: Step) -> str:
 
 def named(argv: tuple[str, ...]) -> str:
     """A command without its operands: `vmadm create`, `zfs list`, `dd`."""
+    if argv[0] == "kstat" and any(word.startswith("cpu_info:") for word in argv):
+        # not the reading of a zone's counters
+        return "kstat cpu_info"
     words = [argv[0]]
     for word in argv[1:]:
         if _OPERAND.match(word) or len(words) == 2:
@@ -145,9 +150,14 @@ class Faulty:
     def __init__(self, inner: transport.Transport, act: Callable[[str], None]) -> None:
         self._door = Door(inner, act)
         self._thread: int | None = None
+        self._operator = threading.get_ident()
         self._counts: Counter[str] = Counter()
         self._dead = False
         self._step = Step("", 0)
+        self._free = threading.Event()
+        self._free.set()
+        #: whether others wait, between a reboot and the next fault: nobody else hears the node
+        self.holds = False
         #: called before each command of the operation
         self.between: Callable[[], None] = lambda: None
         self.steps: list[Step] = []
@@ -160,11 +170,12 @@ class Faulty:
         """What this thread does now is an operation, with these faults in it."""
         self.faults, self.fired = [*faults], []
         self.steps, self.has_input, self._counts = [], {}, Counter()
-        self._thread = threading.get_ident()
+        self._thread = self._operator = threading.get_ident()
         try:
             yield
         finally:
             self._thread = None
+            self._free.set()
 
     def revive(self) -> None:
         """Another nova-compute begins."""
@@ -201,8 +212,11 @@ class Faulty:
     def _spoiling(
         self, command: transport.Command, has_input: bool, door: Door
     ) -> Iterator[Kind | None]:
+        if threading.get_ident() != self._thread:
+            self._free.wait(_HELD_SECONDS)
         if self._dead:
-            raise Killed
+            # a thread of its own ends without a word
+            raise Killed if threading.get_ident() == self._operator else SystemExit
         yield self._taken(command, has_input, door)
 
     def _taken(self, command: transport.Command, has_input: bool, door: Door) -> Kind | None:
@@ -218,6 +232,10 @@ class Faulty:
             if fault.step == step:
                 self.faults.remove(fault)
                 self.fired.append(fault)
+                if self.holds and self.faults and fault.kind in REBOOTS:
+                    self._free.clear()
+                else:
+                    self._free.set()
                 return fault.kind
         return None
 

@@ -234,10 +234,12 @@ class World(fixtures.Fixture):
     # nova-compute
 
     def start(self) -> None:
-        """A nova-compute begins: a new driver object, as ComputeManager treats it."""
+        """Each nova-compute that does not run begins: a new driver, as ComputeManager treats it."""
         self.transport.revive()
-        self.driver = self._begun(HOST, self.transport)
-        if self.other is not None:
+        if self.driver is not None and (self.other is None or self.other.driver is not None):
+            return
+        self.driver = self.driver or self._begun(HOST, self.transport)
+        if self.other is not None and self.other.driver is None:
             self.other.driver = self._begun(TARGET, self.other.transport)
         for instance in objects.InstanceList.get_by_host(self.context, HOST):
             if instance.task_state == task_states.RESIZE_MIGRATING:
@@ -267,12 +269,12 @@ class World(fixtures.Fixture):
         instance.task_state = None
         instance.save()
 
-    def stop(self) -> None:
-        """The present nova-compute ends."""
+    def stop(self, *, both: bool = True) -> None:
+        """The present nova-compute ends, and that of the other node."""
         if self.driver is not None:
             self.driver.cleanup_host(HOST)
             self.driver = None
-        if self.other is not None and self.other.driver is not None:
+        if both and self.other is not None and self.other.driver is not None:
             self.other.driver.cleanup_host(TARGET)
             self.other.driver = None
 

@@ -74,6 +74,15 @@ def test_create_without_autoboot(node: node_module.Node) -> None:
     assert "exit_status" not in get(node, U)
 
 
+def test_a_vm_that_was_stopped_meanwhile_does_not_boot_with_the_node(
+    node: node_module.Node,
+) -> None:
+    create(node, payload())
+    run(node, "vmadm", "stop", U)
+    node.vms.autoboot(U)
+    assert states(node, U) == ("stopped", "installed", False)
+
+
 def test_create_refusals(node: node_module.Node) -> None:
     create(node, payload(autoboot=False))
     ran = run(node, "vmadm", "create", stdin=json.dumps(payload()))
