@@ -7,6 +7,7 @@ real one. A raw disk goes there as a disk, and once more there and back as the Z
 imgadm takes. Glance is a file on this machine, and sends no faster than it is read.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ from bench import nodes, report, transport
 MIB = 1 << 20
 SIZE_MIB = 1024
 #: What has a bound is measured more than once.
-ROUNDS = {"zfs": 3, "raw": 1}
+ROUNDS = {"zfs": 5, "raw": 1}
 _CHUNK = 64 * 1024
 _PROJECT = "9" * 32
 _ZFS = {"smartos_image_type": "zone-dataset"}
@@ -38,20 +39,24 @@ def run(found: report.Report) -> None:
         files = {"raw": _disk(directory), "zfs": _stream(directory)}
         growths = []
         for kind, file in files.items():
-            cats, ways = [], []
+            cats, ways, afters = [], [], []
             for _ in range(ROUNDS[kind]):
                 cats.append(_cat(reached, file, directory))
                 words = [sys.executable, "-m", "bench.image_import", kind, str(file)]
                 seen = _apart([*words, json.dumps(reached)])
                 ways.append(seen["seconds"])
+                afters.append(seen["after"])
                 growths.append(seen["growth_mib"])
             found.series[f"ssh cat of the {kind} image (s)"] = cats
             found.series[f"import of the {kind} image (s)"] = ways
-            ratio = statistics.median(cats) / statistics.median(ways)
+            # of what was measured one after the other, so that a busy moment counts for both
+            ratio = statistics.median(cat / way for cat, way in zip(cats, ways, strict=True))
             rate = file.stat().st_size / MIB / statistics.median(ways)
             if kind == "zfs":
                 meaning = "speed of a ZFS stream's import, of that of ssh cat"
                 found.figure("ratio_to_ssh_cat", ratio, meaning, ">= 0.7")
+                meaning = "seconds of it in which the emulated node counts what dd wrote, not cat"
+                found.figure("emulated_accounts_s", statistics.median(afters), meaning)
             else:
                 meaning = "the same for a raw disk, which goes there, back and there again"
                 found.figure("raw_ratio_to_ssh_cat", ratio, meaning)
@@ -101,19 +106,29 @@ class _Glance:
 
 
 class _Timed:
-    """A transport that notes when imgadm begins."""
+    """A transport that notes when imgadm begins, and how long the node needs after all bytes."""
 
     def __init__(self, carrier: typing.Any) -> None:
         self._carrier = carrier
-        self.began = 0.0
+        self.began = self.after = self._closed = 0.0
 
     def run(self, command: typing.Any) -> typing.Any:
         if command.argv[:2] == ("imgadm", "install"):
             self.began = time.perf_counter()
         return self._carrier.run(command)
 
-    def stream(self, command: typing.Any) -> typing.Any:
-        return self._carrier.stream(command)
+    @contextlib.contextmanager
+    def stream(self, command: typing.Any) -> typing.Iterator[typing.Any]:
+        with self._carrier.stream(command) as process:
+            close = process.close_stdin
+
+            def note() -> None:
+                self._closed = time.perf_counter()
+                close()
+
+            process.close_stdin = note
+            yield process
+            self.after += time.perf_counter() - self._closed
 
     def close(self) -> None:
         self._carrier.close()
@@ -147,7 +162,7 @@ def _import(kind: str, file: pathlib.Path, reached: dict[str, str | int]) -> dic
     growth = transport.peak_mib() - before
     gz.imgadm.delete(made.uuid)
     gz.close()
-    return {"seconds": timed.began - start, "growth_mib": growth}
+    return {"seconds": timed.began - start, "after": timed.after, "growth_mib": growth}
 
 
 def _cat(reached: dict[str, str | int], file: pathlib.Path, directory: pathlib.Path) -> float:

@@ -2,6 +2,7 @@
 """What dd does, in the global zone and in a guest: operands, sizes, copying by blocks."""
 
 import dataclasses
+import io
 import typing
 from collections.abc import Iterable
 
@@ -44,19 +45,23 @@ class Operands:
     def copy(self, source: typing.BinaryIO, target: typing.BinaryIO) -> str:
         """Copy; the two lines that dd prints."""
         read, written = _Records(self.size), _Records(self.output_size or self.size)
-        held = b""
+        # one buffer for all: fresh memory for each block costs more than copying it
+        room = memoryview(bytearray(self.size + (self.output_size or 0)))
+        held = 0
         while self.count is None or read.count < self.count:
-            block = source.read(self.size)
-            if not block:
+            size = typing.cast(io.BufferedIOBase, source).readinto(room[held : held + self.size])
+            if not size:
                 break
-            read.add(block)
-            held += block
-            while held and (self.output_size is None or len(held) >= self.output_size):
-                piece, held = held[: self.output_size], held[self.output_size or len(held) :]
-                target.write(piece)
+            read.add(size)
+            held += size
+            while held >= (self.output_size or 1):
+                piece = self.output_size or held
+                target.write(room[:piece])
                 written.add(piece)
+                room[: held - piece] = room[piece:held]
+                held -= piece
         if held:
-            target.write(held)
+            target.write(room[:held])
             written.add(held)
         return f"{read} records in\n{written} records out\n"
 
@@ -73,9 +78,9 @@ class _Records:
     def count(self) -> int:
         return self.whole + self.partial
 
-    def add(self, block: bytes) -> None:
-        self.whole += len(block) == self.size
-        self.partial += len(block) < self.size
+    def add(self, size: int) -> None:
+        self.whole += size == self.size
+        self.partial += size < self.size
 
     def __str__(self) -> str:
         return f"{self.whole}+{self.partial}"

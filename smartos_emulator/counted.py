@@ -8,6 +8,7 @@ if typing.TYPE_CHECKING:
     from smartos_emulator import storage
 
 _PIECE = 1 << 25
+_PART = 8
 
 
 class File(io.RawIOBase):
@@ -36,11 +37,14 @@ class File(io.RawIOBase):
         return size
 
     def _ask(self, size: int) -> None:
-        """Accounting reads what was written: so the more there is, the rarer it must be."""
+        """Accounting reads what was written: so the more there is, the rarer it must be.
+
+        Where there is much room, a part of it is a large piece, and yet leaves some to others.
+        """
         self._file.flush()
         self._books.check(self._dataset, size)
         room = self._books.number(self._dataset, "available")
-        self._granted = min(room, max(_PIECE, self._written))
+        self._granted = min(room, max(_PIECE, self._written, room // _PART))
 
     def close(self) -> None:
         if not self.closed:

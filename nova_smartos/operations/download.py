@@ -42,7 +42,8 @@ class Download:
 
     The end is only reported when all of them have come and their hash is right, and Nova has
     verified the signature if there is one: nothing that is short or wrong is ever installed.
-    A thread of its own speaks with Glance, for nothing else could end a wait for it.
+    A thread of its own speaks with Glance, for nothing else could end a wait for it; it hashes,
+    too, while the reader passes the bytes on.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class Download:
         # bytes, then None at the end or what went wrong
         self._queue: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=8)
         self._given_up = threading.Event()
-        self._gathered = bytearray()
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
         self._put_at = time.monotonic()
 
     def __enter__(self) -> "Download":
@@ -85,9 +87,10 @@ class Download:
 
     def write(self, chunk: bytes) -> None:
         """What Nova calls with the bytes."""
-        self._gathered += chunk
-        # each handing over between threads costs as much as a piece of this size
-        if len(self._gathered) >= _MIB or time.monotonic() - self._put_at > 1:
+        # what is handed over costs something each time: as much as the toolkit reads at once
+        self._gathered.append(chunk)
+        self._gathered_bytes += len(chunk)
+        if self._gathered_bytes >= _MIB or time.monotonic() - self._put_at > 1:
             self._hand_over()
 
     def truncate(self, _: int) -> None:
@@ -104,7 +107,6 @@ class Download:
         self._came += len(came)
         if self._came > self.size_bytes:
             raise self._broken(f"more than its {self.size_bytes} bytes came")
-        self._hash.update(came)
         self._tell()
         return came
 
@@ -150,8 +152,11 @@ class Download:
                 self._put(error)
 
     def _hand_over(self) -> None:
-        gathered, self._gathered = bytes(self._gathered), bytearray()
+        gathered = b"".join(self._gathered)
+        self._gathered.clear()
+        self._gathered_bytes = 0
         if gathered:
+            self._hash.update(gathered)
             self._put(gathered)
         self._put_at = time.monotonic()
 

@@ -241,7 +241,8 @@ class Images:
                 idle_seconds=self._options.stream_idle_timeout,
             ) as source:
                 if wanted.format == manifest.ZFS:
-                    data, sha256 = self._stage_stream(staged, name, source)
+                    signed = not self._trusts(record)
+                    data, sha256 = self._stage_stream(staged, name, source, signed=signed)
                     self._check_signature(wanted, record, sha256)
                     size_mib = wanted.size_mib
                 elif wanted.format == manifest.QCOW2:
@@ -314,12 +315,13 @@ class Images:
             )
 
     def _check_signature(
-        self, wanted: manifest.Wanted, record: Mapping[str, Any], sha256: bytes
+        self, wanted: manifest.Wanted, record: Mapping[str, Any], sha256: bytes | None
     ) -> None:
         """Whoever owns a stream that we have made may have it run: imgadm has not seen it yet."""
         if self._trusts(record):
             return
-        if not self._signer.valid(_signature(record) or "", sha256, wanted.type):
+        signature = _signature(record) or ""
+        if sha256 is None or not self._signer.valid(signature, sha256, wanted.type):
             raise _unacceptable(
                 wanted.glance_id,
                 f"it is a ZFS stream, its owner {record.get('owner')} is not one of [smartos] "
@@ -497,15 +499,20 @@ class Images:
             raise _unacceptable(wanted.glance_id, str(error)) from error
 
     def _stage_stream(
-        self, staged: contextlib.ExitStack, name: str, source: download.Download
-    ) -> tuple[manifest.Data, bytes]:
-        """The file as it came, and its SHA-256, which a signature is over."""
+        self,
+        staged: contextlib.ExitStack,
+        name: str,
+        source: download.Download,
+        *,
+        signed: bool,
+    ) -> tuple[manifest.Data, bytes | None]:
+        """The file as it came, and its SHA-256 where a signature over that must be right."""
         staged.callback(self._discard, f"{name}.zfs")
-        counted = Counted(source)
+        counted = Counted(source, signed=signed)
         self._gz.files.write(f"{name}.zfs", counted)
         compression = manifest.compression(counted.start)
         data = manifest.Data(counted.sha1.hexdigest(), counted.size_bytes, compression)
-        return data, counted.sha256.digest()
+        return data, counted.sha256.digest() if counted.sha256 is not None else None
 
     def _stage_tree(
         self,
@@ -561,19 +568,20 @@ class _Asker:
 
 
 class Counted:
-    """A source of bytes that remembers what has come through it."""
+    """A source of bytes that remembers what has come through it; the SHA-256 only if `signed`."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, *, signed: bool = False) -> None:
         self._source = source
         self.sha1 = hashlib.sha1(usedforsecurity=False)
-        self.sha256 = hashlib.sha256()
+        self.sha256 = hashlib.sha256() if signed else None
         self.size_bytes = 0
         self.start = b""
 
     def read(self, size: int = -1, /) -> bytes:
         data: bytes = self._source.read(size)
         self.sha1.update(data)
-        self.sha256.update(data)
+        if self.sha256 is not None:
+            self.sha256.update(data)
         self.size_bytes += len(data)
         if len(self.start) < manifest.MAGIC_BYTES:
             self.start = (self.start + data)[: manifest.MAGIC_BYTES]

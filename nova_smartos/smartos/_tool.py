@@ -11,7 +11,8 @@ from typing import BinaryIO, ClassVar, Protocol, TypeVar
 
 from nova_smartos.smartos import errors, records, transport
 
-CHUNK = 256 * 1024
+#: What is read and passed on at once: whoever passes it on pays for each piece.
+CHUNK = 2**20
 LINE = 2**20
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _ZONEPATH = re.compile(rf"/[A-Za-z][A-Za-z0-9_.-]*/{UUID.pattern}")

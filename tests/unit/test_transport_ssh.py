@@ -4,10 +4,12 @@
 import collections
 import concurrent.futures
 import contextlib
+import hashlib
 import itertools
 import logging
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -285,6 +287,23 @@ def test_a_stream_goes_both_ways(node: transport.SSH) -> None:
         running.close_stdin()
         assert running.stdout.read() == b"third\n"
         assert running.wait().returncode == 0
+
+
+def test_one_write_of_any_size_arrives_in_order(node: transport.SSH) -> None:
+    data = random.Random(7).randbytes(3 * session.WRITE_BYTES + 1)
+    command = transport.Command(("sha256sum",), timeout=transport.Timeout.STREAM)
+    with node.stream(command) as running:
+        running.stdin.write(data)
+        running.close_stdin()
+        assert running.stdout.read().split()[0].decode() == hashlib.sha256(data).hexdigest()
+        assert running.wait().returncode == 0
+
+
+def test_nothing_is_written_to_an_input_that_was_closed(node: transport.SSH) -> None:
+    with node.stream(transport.Command(("cat",), timeout=transport.Timeout.STREAM)) as running:
+        running.close_stdin()
+        with pytest.raises(BrokenPipeError):
+            running.stdin.write(bytes(10))
 
 
 def test_a_stream_keeps_stderr_and_status(node: transport.SSH) -> None:

@@ -31,6 +31,8 @@ UNANSWERED = DEAD_SECONDS // KEEPALIVE_SECONDS
 CLOSE_SECONDS = 5.0
 WINDOW_BYTES = 4 * 2**20
 PACKET_BYTES = 2**15
+#: What paramiko puts into one packet.
+DATA_BYTES = PACKET_BYTES - 64
 
 # In order of preference; what paramiko does not have is left out.
 KEX = (

@@ -15,6 +15,8 @@ from nova_smartos.smartos.transport import connection as connections
 from nova_smartos.smartos.transport import pool as pools
 from nova_smartos.smartos.transport import process
 
+#: The most that is written before somebody looks whether the command still listens: full packets.
+WRITE_BYTES = 8 * connections.DATA_BYTES
 # How long a command that we end may take to confirm it.
 KILL_SECONDS = 0.5
 # What a shell exits with when it does not find the tool.
@@ -130,8 +132,17 @@ class Session(process.Running, connections.Watcher):
                 if self._channel.send_ready():
                     break
                 self._sleep()
+        sent = 0
         with self._breaking(writing=True):
-            return self._channel.send(bytes(data[: connections.PACKET_BYTES]))
+            # what is checked above takes as long as a packet: not before each of them
+            while sent < min(len(data), WRITE_BYTES) and self._channel.send_ready():
+                packet = bytes(data[sent : sent + connections.DATA_BYTES])
+                went = self._channel.send(packet)
+                if not went:
+                    # the input was closed from here: the next look tells
+                    break
+                sent += went
+        return sent
 
     def close_stdin(self) -> None:
         with contextlib.suppress(BrokenPipeError), self._breaking(writing=True):
