@@ -17,6 +17,8 @@ STORIES = {
     "idle": ("gate/stories/test_costs.py", "-m", "idle"),
 }
 _STORIES_SECONDS = 1800
+#: The longest that one of them may take: fifty boots at once are the longest.
+_STORY_SECONDS = 900
 
 
 def main(suites: list[str]) -> int:
@@ -50,7 +52,8 @@ def main(suites: list[str]) -> int:
 
 def _stories(cloud: model.Cloud, suite: str, junit: pathlib.Path) -> list[str]:
     """Run stories; what is wrong. On emulated nodes none has a reason to be skipped."""
-    words = [sys.executable, "-m", "pytest", "-W", "default", "--junitxml", str(junit)]
+    words = [sys.executable, "-m", "pytest", "-W", "default", "--timeout", str(_STORY_SECONDS)]
+    words += ["--junitxml", str(junit)]
     with show.step(suite):
         try:
             status = processes.bounded(

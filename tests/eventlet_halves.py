@@ -27,7 +27,6 @@ UNIT = (
     "snapshot",
     "tool",
     "transfer",
-    "virt_driver",
     "vm_snapshot",
     "vmadm",
     "watch",
@@ -35,7 +34,12 @@ UNIT = (
 )
 TRANSPORT = ("breaks", "command", "hostkeys", "local", "pool", "ssh", "stderr")
 HALVES = (
-    ["tests/contract", *(f"tests/unit/test_transport_{each}.py" for each in TRANSPORT)],
+    # of about the same length
+    [
+        "tests/contract",
+        "tests/unit/test_virt_driver.py",
+        *(f"tests/unit/test_transport_{each}.py" for each in TRANSPORT),
+    ],
     [f"tests/unit/test_{each}.py" for each in UNIT],
 )
 

@@ -30,6 +30,11 @@ class Signer:
         path = options.image_signing_key_file
         self._key = None if path is None else _key(pathlib.Path(path))
 
+    @property
+    def signs(self) -> bool:
+        """Whether there is a key."""
+        return self._key is not None
+
     def sign(self, sha256_digest: bytes, image_type: str) -> str | None:
         """The signature over a stream of that SHA-256 and smartos_image_type; None without a key.
 
