@@ -35,7 +35,7 @@ demo-down: ## stop the demo's cloud and remove it
 docs: $(VENV)/.tox ## build the documents into build/html
 	$(BIN)/tox -q -e docs
 
-eventlet: $(VENV)/.test ## what waits or runs beside something, under eventlet
+eventlet: $(VENV)/.test ## unit and contract tests under eventlet
 	$(BIN)/python -m tests.eventlet_halves
 
 faults: $(VENV)/.test ## every fault at every node command: make faults ARGS="launch --jobs 4"
