@@ -38,8 +38,6 @@ _SLOW_SECONDS = 20
 # A folder in memory, and how much of it must be free: a node takes a few MiB, and writes often.
 _MEMORY = pathlib.Path("/dev/shm")
 _MEMORY_BYTES = 1 << 30
-#: How many kinds of fault meet a command whose kinds are left to chance.
-_KINDS = 2
 _own: list[Any] = []
 
 
@@ -121,7 +119,8 @@ def uncovered(found: Iterable[cases.Outcome]) -> list[tuple[str, str]]:
 def run_all(name: str, asked: Sequence[str], kinds: int, seed: str) -> Done:
     """The cases of one operation: those of its own commands, then those of commands that follow.
 
-    The first are all there are, unless another brand's that are run too are of the same commands.
+    All there are; in a sample, fewer of the second, and of the first if another brand runs the
+    same commands.
     """
     operation = operations.OPERATIONS[name]
     world = _world()
@@ -202,8 +201,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("operations", nargs="*", help="parts of names; all without any")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    told = "kinds of fault, by chance, at each command that need not meet all: 16 are all"
-    parser.add_argument("--kinds", type=int, default=_KINDS, help=told)
+    told = "a sample: so many kinds of a second fault, and of a first that a like brand meets"
+    parser.add_argument("--kinds", type=int, default=len(faulty.Kind), help=told)
     parser.add_argument("--seed", default=os.environ.get("SMARTOS_FAULT_SEED", "1"))
     parser.add_argument("--summary", type=pathlib.Path, default=SUMMARY)
     return parser.parse_args()
