@@ -138,15 +138,23 @@ def test_a_successor_that_dies_is_tried_again_while_the_old_one_counts() -> None
         assert not first.killed.is_set() and made.run == f"node1:{carrier.now_ns}"
 
 
+def late_in_its_window(
+    carrier: made_up_node.Carrier, made: program.Program
+) -> tuple[made_up_node.Stream, int]:
+    """The first run, when the next is due, and how long none had counted when it began."""
+    first = carrier.begun(0)
+    first.say(printed.head("zone_io", at=carrier.now_ns))
+    waits.until(lambda: made.run)
+    down_ns = made.down_ns
+    carrier.now_ns += 16 * NS
+    carrier.frame(first)
+    return first, down_ns
+
+
 def test_a_window_that_closes_before_another_opens_is_time_without_a_consumer() -> None:
     carrier = made_up_node.Carrier()
     with running(carrier, window_seconds=20, lead_seconds=5) as made:
-        first = carrier.begun(0)
-        first.say(printed.head("zone_io", at=carrier.now_ns))
-        waits.until(lambda: made.run)
-        down_ns = made.down_ns
-        carrier.now_ns += 16 * NS
-        carrier.frame(first)
+        first, down_ns = late_in_its_window(carrier, made)
         for number in (1, 2):
             carrier.begun(number).end(1, "dtrace: failed to initialize dtrace: no\n")
         assert made.down_ns == down_ns
@@ -162,12 +170,7 @@ def test_a_window_that_closes_before_another_opens_is_time_without_a_consumer() 
 def test_a_run_that_dies_before_its_followers_window_opens_leaves_a_gap() -> None:
     carrier = made_up_node.Carrier()
     with running(carrier, window_seconds=20, lead_seconds=5) as made:
-        first = carrier.begun(0)
-        first.say(printed.head("zone_io", at=carrier.now_ns))
-        waits.until(lambda: made.run)
-        down_ns = made.down_ns
-        carrier.now_ns += 16 * NS
-        carrier.frame(first)
+        first, down_ns = late_in_its_window(carrier, made)
         second = carrier.begun(1)
         second.say(printed.head("zone_io", at=carrier.now_ns + 1))
         first.end(1, "dtrace: processing aborted\n")

@@ -6,13 +6,13 @@ import json
 import pathlib
 import socket
 import struct
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from smartos_emulator import des, unix
 from smartos_emulator import node as node_module
+from tests import waits
 from tests.unit.emulator import vm_node
 from tests.unit.emulator.vm_node import create, hardware, payload, run, uuid
 
@@ -140,10 +140,7 @@ def test_the_picture_is_the_console(node: node_module.Node) -> None:
 
 
 def until_login(node: node_module.Node) -> None:
-    end = time.monotonic() + SECONDS
-    while "login:" not in screen(node):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    waits.until(lambda: "login:" in screen(node), "the prompt", SECONDS)
 
 
 def screen(node: node_module.Node) -> list[str]:
