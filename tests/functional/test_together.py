@@ -70,6 +70,19 @@ def instance(server: dict[str, Any]) -> objects.Instance:
         return objects.Instance.get_by_uuid(cell, server["id"], expected_attrs=["flavor"])
 
 
+def test_two_cells_at_once(cloud: cloud_module.Cloud) -> None:
+    def found(name: str) -> bool:
+        cell = cloud.services.cell_mappings[name]
+        with nova_context.target_cell(nova_context.get_admin_context(), cell) as context:
+            return bool(objects.ServiceList.get_by_topic(context, "compute"))
+
+    cell = cloud.services.cell_mappings["cell1"]
+    with futures.ThreadPoolExecutor(1) as pool:
+        with nova_context.target_cell(nova_context.get_admin_context(), cell):
+            assert not pool.submit(found, "cell0").result(cloud_module.SECONDS)
+        assert found("cell1")
+
+
 def test_a_delete_during_a_build_leaves_nothing(cloud: cloud_module.Cloud, slow: Any) -> None:
     slow("create")
     server = cloud.boot("zone", wait=None)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the gate's commands are called: alone in their folder, and ended in order by any signal."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -53,6 +54,8 @@ def start(*words: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # as a shell in the background, a run of the tests may ignore it
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
