@@ -120,6 +120,9 @@ class _Services(
         self.flags(api_paste_config=openstack.api_paste(), group="wsgi")
         self.useFixture(fixtures.MonkeyPatch("nova.tests.fixtures.CellDatabases", _Cells))
         super().setUp()
+        # Nova has an idle worker look a hundred times a second whether it is to end; some two
+        # hundred that live as long as a module do little else
+        self.stub_out("futurist._thread.ThreadWorker.MAX_IDLE_FOR", 0.5)
         self.flags(compute_driver="smartos.SmartOSDriver")
         self.useFixture(nova_fixtures.RealPolicyFixture())
         self.neutron = self.useFixture(Neutron(self))

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the gate's commands are called: alone in their folder, and ended in order by any signal."""
 
-import functools
 import os
 import pathlib
 import signal
@@ -17,6 +16,8 @@ from tests import waits
 # says what it does, and when it ends in order
 WAITER = """
 import signal, sys, time
+# a run of these tests in a shell's background ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if "nohup" in sys.argv:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 from gate.cloud import call
@@ -54,8 +55,6 @@ def start(*words: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # as a shell in the background, a run of the tests may ignore it
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
