@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import fixtures
+import sqlalchemy.pool
 
 from tests import emulated, openstack, waits
 from tests.functional import images
@@ -102,6 +103,13 @@ class _Cells(nova_fixtures.CellDatabases):
         return getattr(context, "db_connection", None) or self._default_ctxt_mgr
 
 
+class _Connections(sqlalchemy.pool.QueuePool):
+    """As many as there are threads at work, kept: to open one costs more than most queries."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more | {"max_overflow": -1})
+
+
 class _Services(
     nova.test.TestCase,
     integrated_helpers.PlacementInstanceHelperMixin,
@@ -119,6 +127,8 @@ class _Services(
     def setUp(self) -> None:
         self.flags(api_paste_config=openstack.api_paste(), group="wsgi")
         self.useFixture(fixtures.MonkeyPatch("nova.tests.fixtures.CellDatabases", _Cells))
+        # oslo.db keeps no connection to a database in a file
+        self.useFixture(fixtures.MonkeyPatch("sqlalchemy.pool.NullPool", _Connections))
         super().setUp()
         # Nova has an idle worker look a hundred times a second whether it is to end; some two
         # hundred that live as long as a module do little else
