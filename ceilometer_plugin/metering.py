@@ -442,8 +442,10 @@ class Metering:
         births = dict(account.births)
         # durable with the next commit: after a crash they are rather given twice than never
         account.announce()
-        wall, totals = collected.wall_ns if collected else account.read_ns, account.totals()
-        given_ns, given = self._given.get(account.uuid, (wall, None))
+        totals = account.totals()
+        given_ns, given = self._given.get(account.uuid, (account.read_ns, None))
+        # one that is gone was last read before it was last told of, if it did not run any more
+        wall = collected.wall_ns if collected else max(account.read_ns, given_ns)
         self._given[account.uuid] = wall, totals
         quality = self._quality(account)
         return samples.View(

@@ -114,6 +114,18 @@ def test_an_instance_that_lived_between_two_polls_is_metered(world: metered.Mete
     assert "power.state" not in found[uuid]
 
 
+def test_a_stopped_one_that_goes_is_not_told_of_an_earlier_moment(world: metered.Metered) -> None:
+    uuid = world.create("idle")
+    world.load(uuid, "cpu=1")
+    world.leave(uuid)
+    world.gz.vmadm.stop(uuid, force=True)
+    before = [each.timestamp for each in world.samples() if each.resource_id == uuid]
+    world.gz.vmadm.delete(uuid)
+    after = [each.timestamp for each in world.samples() if each.resource_id == uuid]
+    assert after
+    assert max(before) <= min(after)
+
+
 def test_the_first_sample_of_a_total_comes_with_a_zero(world: metered.Metered) -> None:
     uuid = world.create("brief")
     world.load(uuid, "cpu=1")
