@@ -67,6 +67,8 @@ class Epoch:
         """What it has counted since its start."""
         start, last = self.start, self.last
         values = {**self.values, **last} if last else self.values
+        if not start:
+            return dict(values)
         return {name: value - start.get(name, 0) for name, value in values.items()}
 
     @property
@@ -271,14 +273,17 @@ class Account:
             for name, value in epoch.counted.items():
                 sums[name] = sums.get(name, 0) + value
 
-    def totals(self) -> dict[tuple[str, str], dict[str, int]]:
-        """All that was counted, by resource and source."""
+    def totals(self, *wanted: str) -> dict[tuple[str, str], dict[str, int]]:
+        """All that was counted, by resource and source; of these sources alone, if any."""
         found: dict[tuple[str, str], dict[str, int]] = {
             (resource, source): dict(sums)
             for resource, sources in self.settled.items()
             for source, sums in sources.items()
+            if not wanted or source in wanted
         }
         for epoch in self.epochs.values():
+            if wanted and epoch.source not in wanted:
+                continue
             place = (epoch.resource, epoch.source)
             sums = found.get(place)
             if sums is None:

@@ -68,8 +68,7 @@ class Cycle:
                     volume = node.values[what]
                     yield samples.of_node(meter, node.uuid, node.name, volume, node.wall_ns)
             return
-        for view in self.instances:
-            yield from samples.of_instance(meter, view)
+        yield from samples.of_instances(meter, self.instances)
 
 
 class Metering:
@@ -384,9 +383,7 @@ class Metering:
     def _moved(self, account: ledger.Account, wall_ns: int) -> dict[str, tuple[int, int, int]]:
         """What went over each nic since the cycle before, which is given only once."""
         moved, given = {}, {}
-        for (mac, source), sums in account.totals().items():
-            if source != "link":
-                continue
+        for (mac, _), sums in account.totals("link").items():
             before = account.given.get(mac)
             now = {"at": wall_ns, "in": sums.get("rbytes64", 0), "out": sums.get("obytes64", 0)}
             if before is not None:

@@ -157,9 +157,9 @@ class Numbers:
                 continue
             seen = truth = 0
             for zone in collected.zones.values():
-                totals = book.accounts[zone.member.uuid].totals()
-                probed = totals.get(("", source.probes.origin), {})
-                kernel = totals.get(("", source.kernel.kstat), {})
+                both = source.probes.origin, source.kernel.kstat
+                totals = book.accounts[zone.member.uuid].totals(*both)
+                probed, kernel = (totals.get(("", origin), {}) for origin in both)
                 now = (
                     probed.get(source.probes.number, 0),
                     sum(kernel.get(name, 0) for name in source.kernel.statistics),

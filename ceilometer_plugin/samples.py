@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import operator
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ceilometer import sample
@@ -152,35 +152,37 @@ class View:
         return f"{self.account.uuid}-{device}", {**self.metadata, "disk_name": device}
 
 
-def of_instance(meter: meters.Meter, view: View) -> Iterator[Sample]:
-    """The samples of one meter for one instance; none where it has no truthful answer.
+def of_instances(meter: meters.Meter, views: Iterable[View]) -> Iterator[Sample]:
+    """The samples of one meter; none for an instance where it has no truthful answer.
 
     The first of a total comes with another of zero: whoever bills the differences between samples
     would never see what was used before the first. One after a long time comes with another of what
     was given last. Either is told of a moment before.
     """
-    if view.brand not in meter.brands:
-        return
-    if view.given is not None and isinstance(meter.source, meters.Counted):
-        before = dataclasses.replace(
-            view, totals=view.given, given=None, births={}, wall_ns=view.wall_ns - ledger.MOMENT_NS
-        )
-        yield from of_instance(meter, before)
-    for name, volume in _VOLUMES[type(meter.source)](meter, view):
-        if meter.resource != meters.INSTANCE:
-            id_, metadata = view.resource(meter.resource, name)
-        elif type(meter.source) in _PROBED:
-            id_, metadata = view.account.uuid, view.probed_metadata
-        elif meter.name == "cpu":
-            id_, metadata = view.account.uuid, view.cpu_metadata
-        else:
-            id_, metadata = view.account.uuid, view.metadata
-        if view.births and isinstance(meter.source, meters.Counted):
-            place = name if meter.resource == meters.NIC else ""
-            born_ns = view.births.get((place, meter.source.origin))
-            if born_ns is not None:
-                yield _made(meter, view.account.owner, id_, metadata, 0, _text(born_ns))
-        yield _made(meter, view.account.owner, id_, metadata, volume, view.timestamp)
+    kind, volumes = type(meter.source), _VOLUMES[type(meter.source)]
+    origin = meter.source.origin if isinstance(meter.source, meters.Counted) else None
+    said = "probed_metadata" if kind in _PROBED else _METADATA.get(meter.name, "metadata")
+    metadata_of = operator.attrgetter(said)
+    for view in views:
+        if view.brand not in meter.brands:
+            continue
+        if origin and view.given is not None:
+            moment = view.wall_ns - ledger.MOMENT_NS
+            before = dataclasses.replace(
+                view, totals=view.given, given=None, births={}, wall_ns=moment
+            )
+            yield from of_instances(meter, [before])
+        for name, volume in volumes(meter, view):
+            if meter.resource == meters.INSTANCE:
+                id_, metadata = view.account.uuid, metadata_of(view)
+            else:
+                id_, metadata = view.resource(meter.resource, name)
+            if origin and view.births:
+                place = name if meter.resource == meters.NIC else ""
+                born_ns = view.births.get((place, origin))
+                if born_ns is not None:
+                    yield _made(meter, view.account.owner, id_, metadata, 0, _text(born_ns))
+            yield _made(meter, view.account.owner, id_, metadata, volume, view.timestamp)
 
 
 def of_node(meter: meters.Meter, uuid: str, name: str, volume: Volume, wall_ns: int) -> Sample:
@@ -314,6 +316,8 @@ def _own(meter: meters.Meter, view: View) -> Sequence[_Row]:
 
 
 _PROBED = frozenset({meters.Below, meters.Probes})
+#: Of a meter that says more than the others.
+_METADATA = {"cpu": "cpu_metadata"}
 _VOLUMES: Mapping[type, Callable[[meters.Meter, View], Sequence[_Row]]] = {
     meters.Below: _probes,
     meters.Counter: _counter,

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import fractions
 import importlib.metadata
+import itertools
 import json
 import pathlib
 import re
@@ -323,7 +324,8 @@ class Life:
             quality="exact",
             probed_quality="exact",
         )
-        return [each for name in BILLED for each in samples.of_instance(meters.BY_NAME[name], view)]
+        given = [samples.of_instances(meters.BY_NAME[name], [view]) for name in BILLED]
+        return list(itertools.chain.from_iterable(given))
 
     def owed(self) -> dict[str, fractions.Fraction]:
         """What an invoice should say."""
