@@ -410,14 +410,7 @@ class SmartOSDriver(driver.ComputeDriver):
             if resize.stays(migration):
                 vm = change()
             else:
-                vm = move.arrive(
-                    self._node,
-                    self._watch,
-                    instance,
-                    self._served,
-                    network_info=network_info,
-                    change=change,
-                )
+                vm = self._arrive(instance, network_info, change)
             if power_on and (vm.hvm or not resize.stays(migration)):
                 power.start(self._node, self._watch, instance)
             self._consoles.record(self._watch.heard(instance.uuid))
@@ -487,7 +480,10 @@ class SmartOSDriver(driver.ComputeDriver):
             keep_grown=True,
             **with_,
         )
-        move.arrive(
+        self._arrive(instance, network_info, change)
+
+    def _arrive(self, instance, network_info, change):
+        return move.arrive(
             self._node,
             self._watch,
             instance,

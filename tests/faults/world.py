@@ -20,7 +20,6 @@ from tests.functional import cloud, images
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import nova.test
     from nova import context as nova_context
     from nova import objects
     from nova.compute import task_states, vm_states
@@ -72,15 +71,6 @@ _RESTLESS = frozenset(
 )
 
 
-class _Scaffold(nova.test.TestCase):
-    """Nova's database and configuration for as long as the world is; runs no test itself."""
-
-    STUB_COMPUTE_ID = False
-
-    def runTest(self) -> None:
-        """Nothing; a TestCase must have it."""
-
-
 @dataclasses.dataclass
 class Server:
     """An instance, and what Nova passes along with it."""
@@ -110,7 +100,7 @@ class World(fixtures.Fixture):
 
     def _setUp(self) -> None:
         self._numbers = itertools.count(10)
-        self.scaffold = _Scaffold()
+        self.scaffold = cloud.Scaffold()
         self.addCleanup(self._down)
         self.scaffold.setUp()
         self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)

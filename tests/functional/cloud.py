@@ -110,14 +110,8 @@ class _Connections(sqlalchemy.pool.QueuePool):
         super().__init__(*arguments, **more | {"max_overflow": -1})
 
 
-class _Services(
-    nova.test.TestCase,
-    integrated_helpers.PlacementInstanceHelperMixin,
-):
-    """Nova's services, kept up for as long as the cloud is.
-
-    What its fixtures need of a test is this object: it runs no test itself.
-    """
+class Scaffold(nova.test.TestCase):
+    """Nova's databases and configuration, which its fixtures keep; itself it runs no test."""
 
     STUB_COMPUTE_ID = False
 
@@ -125,7 +119,6 @@ class _Services(
         """Nothing; a TestCase must have it."""
 
     def setUp(self) -> None:
-        self.flags(api_paste_config=openstack.api_paste(), group="wsgi")
         self.useFixture(fixtures.MonkeyPatch("nova.tests.fixtures.CellDatabases", _Cells))
         # oslo.db keeps no connection to a database in a file
         self.useFixture(fixtures.MonkeyPatch("sqlalchemy.pool.NullPool", _Connections))
@@ -133,6 +126,14 @@ class _Services(
         # Nova has an idle worker look a hundred times a second whether it is to end; some two
         # hundred that live as long as a module do little else
         self.stub_out("futurist._thread.ThreadWorker.MAX_IDLE_FOR", 0.5)
+
+
+class _Services(Scaffold, integrated_helpers.PlacementInstanceHelperMixin):
+    """Nova's services, kept up for as long as the cloud is."""
+
+    def setUp(self) -> None:
+        self.flags(api_paste_config=openstack.api_paste(), group="wsgi")
+        super().setUp()
         self.flags(compute_driver="smartos.SmartOSDriver")
         self.useFixture(nova_fixtures.RealPolicyFixture())
         self.neutron = self.useFixture(Neutron(self))

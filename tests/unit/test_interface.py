@@ -118,7 +118,10 @@ def create(
     ) -> instances.Instance:
         uuids.append(str(uuid.uuid4()))
         gz.vmadm.create(payload(network, brand, images) | {"uuid": uuids[-1], "autoboot": running})
-        assert known.wait(uuids[-1], lambda vm: vm is not None, SECONDS) is not None
+        state = vms.State.RUNNING if running else vms.State.STOPPED
+        # detaching asks the watch whether it runs
+        there = known.wait(uuids[-1], lambda vm: vm is not None and vm.state == state, SECONDS)
+        assert there is not None and there.state == state
         return instances.Instance(uuid=uuids[-1])
 
     yield make
