@@ -28,7 +28,7 @@ try:
 finally:
     print("ends", flush=True)
     if "slowly" in sys.argv:
-        time.sleep(1)
+        sys.stdin.readline()
     print("ended", flush=True)
 """
 # a gate whose smartos-cloud is a stub
@@ -52,6 +52,7 @@ def start(*words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", *words],
         cwd=install.ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -118,7 +119,7 @@ def test_every_signal_ends_in_order(number: signal.Signals) -> None:
     assert process.stdout.readline() == "ends\n"
     # as when it went to the whole group, and make handed it on
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=waits.SECONDS)
+    out, err = process.communicate("go on\n", timeout=waits.SECONDS)
     assert (out, err.splitlines()[-1]) == ("ended\n", "KeyboardInterrupt")
 
 
