@@ -61,14 +61,14 @@ class Cycle:
 
     def samples(self, meter: meters.Meter) -> Iterator[sample.Sample]:
         """The samples of one meter."""
-        if meter.resource == meters.NODE:
-            what = meter.source.what if isinstance(meter.source, meters.Own) else meter.name
-            for node in self.nodes:
-                if what in node.values:
-                    volume = node.values[what]
-                    yield samples.of_node(meter, node.uuid, node.name, volume, node.wall_ns)
-            return
-        yield from samples.of_instances(meter, self.instances)
+        if meter.resource != meters.NODE:
+            return samples.of_instances(meter, self.instances)
+        what = meter.source.what if isinstance(meter.source, meters.Own) else meter.name
+        return (
+            samples.of_node(meter, node.uuid, node.name, node.values[what], node.wall_ns)
+            for node in self.nodes
+            if what in node.values
+        )
 
 
 class Metering:
@@ -425,8 +425,13 @@ class Metering:
             self._view(book.accounts[uuid], collected, member, zone, moved.get(uuid, {}))
             for uuid, (collected, member, zone) in best.items()
         ]
-        views += [self._view(book.accounts[uuid], None, None, None, {}) for uuid in gone]
-        return [view for view in views if view.account.owner]
+        views += [
+            self._view(book.accounts[uuid], None, None, None, {})
+            for uuid in gone
+            # whose it was, is known once it was there in a cycle or in a final reading
+            if book.accounts[uuid].owner
+        ]
+        return views
 
     def _view(
         self,

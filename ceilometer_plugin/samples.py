@@ -3,7 +3,6 @@
 
 import dataclasses
 import datetime
-import functools
 import hashlib
 import itertools
 import operator
@@ -18,7 +17,6 @@ from nova_smartos.smartos import zfs
 
 Volume = int | float
 _Row = tuple[str, Volume]
-
 
 _SERIES = str(uuid.uuid4())[8:]
 _numbers = itertools.count()
@@ -43,9 +41,12 @@ LONG_NS = 1800 * 10**9
 Totals = Mapping[tuple[str, str], Mapping[str, int]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True)
 class View:
-    """One instance at one cycle: what its samples are made of."""
+    """One instance at one cycle: what its samples are made of.
+
+    A hundred times all views are gone through, so that each has at hand what every sample says.
+    """
 
     account: ledger.Account
     #: its totals when they were made durable
@@ -68,30 +69,42 @@ class View:
     probed_quality: str
     #: the totals that were given last, where that is long ago
     given: Totals | None = None
+    uuid: str = dataclasses.field(init=False)
+    brand: str = dataclasses.field(init=False)
+    timestamp: str = dataclasses.field(init=False)
+    user_id: str = dataclasses.field(init=False)
+    project_id: str = dataclasses.field(init=False)
+    #: what Ceilometer's own pollsters say of an instance, and how good the numbers are
+    metadata: dict[str, Any] = dataclasses.field(init=False)
+    #: with what libvirt's sample of CPU time has besides
+    cpu_metadata: dict[str, Any] = dataclasses.field(init=False)
+    probed_metadata: dict[str, Any] = dataclasses.field(init=False)
+    _resources: dict[str, tuple[str, dict[str, Any]]] = dataclasses.field(init=False)
 
-    @functools.cached_property
-    def timestamp(self) -> str:
-        return _text(self.wall_ns)
+    def __post_init__(self) -> None:
+        owner = self.account.owner
+        self.uuid = self.account.uuid
+        self.brand = str(owner["brand"])
+        self.timestamp = _text(self.wall_ns)
+        self.user_id, self.project_id = owner["user_id"], owner["project_id"]
+        self.metadata = self._metadata()
+        self.cpu_metadata = {**self.metadata, "cpu_number": self.metadata["vcpus"]}
+        self.probed_metadata = {**self.metadata, "quality": self.probed_quality}
+        self._resources = {}
 
-    @functools.cached_property
-    def brand(self) -> str:
-        return str(self.account.owner.get("brand", ""))
-
-    @functools.cached_property
-    def metadata(self) -> dict[str, Any]:
-        """What Ceilometer's own pollsters say of an instance, and how good the numbers are."""
-        owner, uuid = self.account.owner, self.account.uuid
+    def _metadata(self) -> dict[str, Any]:
+        owner = self.account.owner
         flavor = dict(owner["flavor"])
-        project, host = owner["project_id"], owner["host"]
+        host = owner["host"]
         image = {"id": owner["image_ref"]} if owner["image_ref"] else None
         running = self.member is not None and self.member.running
         return {
             "display_name": owner["display_name"],
             "name": owner["name"],
-            "instance_id": uuid,
+            "instance_id": self.uuid,
             "instance_type": flavor["name"],
             # as Nova's API makes it
-            "host": hashlib.sha224((project + host).encode()).hexdigest(),
+            "host": hashlib.sha224((self.project_id + host).encode()).hexdigest(),
             "instance_host": host,
             "flavor": flavor,
             "status": "active" if running else "shutoff" if self.member else "deleted",
@@ -110,27 +123,13 @@ class View:
             "quality": self.quality,
         }
 
-    @functools.cached_property
-    def cpu_metadata(self) -> dict[str, Any]:
-        """With what libvirt's sample of CPU time has besides."""
-        return {**self.metadata, "cpu_number": self.metadata["vcpus"]}
-
-    @functools.cached_property
-    def probed_metadata(self) -> dict[str, Any]:
-        return {**self.metadata, "quality": self.probed_quality}
-
     def resource(self, kind: str, name: str) -> tuple[str, dict[str, Any]]:
-        """The id and the metadata of a nic or disk."""
-        key = f"{kind}/{name}"
-        found = self._resources.get(key)
+        """The id and the metadata of a nic or disk; where both may be, their names differ."""
+        found = self._resources.get(name)
         if found is None:
             make = self._nic if kind == meters.NIC else self._disk
-            found = self._resources[key] = make(name)
+            found = self._resources[name] = make(name)
         return found
-
-    @functools.cached_property
-    def _resources(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        return {}
 
     def _nic(self, mac: str) -> tuple[str, dict[str, Any]]:
         told = self.account.resources.get(mac, {})
@@ -145,11 +144,15 @@ class View:
             "parameters": {"interfaceid": port, "bridge": None},
             "interface": interface,
         }
-        id_ = f"{self.account.owner['name']}-{self.account.uuid}-{name}"
+        id_ = f"{self.account.owner['name']}-{self.uuid}-{name}"
         return id_, {**self.metadata, **more}
 
     def _disk(self, device: str) -> tuple[str, dict[str, Any]]:
-        return f"{self.account.uuid}-{device}", {**self.metadata, "disk_name": device}
+        return f"{self.uuid}-{device}", {**self.metadata, "disk_name": device}
+
+
+#: The volumes of a meter, by nic or disk.
+_Reader = Callable[[View], Sequence[_Row]]
 
 
 def of_instances(meter: meters.Meter, views: Iterable[View]) -> Iterator[Sample]:
@@ -159,12 +162,14 @@ def of_instances(meter: meters.Meter, views: Iterable[View]) -> Iterator[Sample]
     would never see what was used before the first. One after a long time comes with another of what
     was given last. Either is told of a moment before.
     """
-    kind, volumes = type(meter.source), _VOLUMES[type(meter.source)]
+    kind = type(meter.source)
+    rows_of = _READERS[kind](meter)
+    whole, brands = meter.resource == meters.INSTANCE, meter.brands
     origin = meter.source.origin if isinstance(meter.source, meters.Counted) else None
     said = "probed_metadata" if kind in _PROBED else _METADATA.get(meter.name, "metadata")
     metadata_of = operator.attrgetter(said)
     for view in views:
-        if view.brand not in meter.brands:
+        if view.brand not in brands:
             continue
         if origin and view.given is not None:
             moment = view.wall_ns - ledger.MOMENT_NS
@@ -172,40 +177,43 @@ def of_instances(meter: meters.Meter, views: Iterable[View]) -> Iterator[Sample]
                 view, totals=view.given, given=None, births={}, wall_ns=moment
             )
             yield from of_instances(meter, [before])
-        for name, volume in volumes(meter, view):
-            if meter.resource == meters.INSTANCE:
-                id_, metadata = view.account.uuid, metadata_of(view)
+        for name, volume in rows_of(view):
+            if whole:
+                id_, metadata = view.uuid, metadata_of(view)
             else:
                 id_, metadata = view.resource(meter.resource, name)
             if origin and view.births:
                 place = name if meter.resource == meters.NIC else ""
                 born_ns = view.births.get((place, origin))
                 if born_ns is not None:
-                    yield _made(meter, view.account.owner, id_, metadata, 0, _text(born_ns))
-            yield _made(meter, view.account.owner, id_, metadata, volume, view.timestamp)
+                    owner = view.user_id, view.project_id
+                    yield _made(meter, 0, *owner, id_, _text(born_ns), metadata)
+            yield _made(
+                meter, volume, view.user_id, view.project_id, id_, view.timestamp, metadata
+            )
 
 
 def of_node(meter: meters.Meter, uuid: str, name: str, volume: Volume, wall_ns: int) -> Sample:
     """A sample of a node itself, which belongs to nobody."""
-    nobody = {"user_id": None, "project_id": None}
-    return _made(meter, nobody, uuid, {"name": name, "host": name}, volume, _text(wall_ns))
+    return _made(meter, volume, None, None, uuid, _text(wall_ns), {"name": name, "host": name})
 
 
 def _made(
     meter: meters.Meter,
-    owner: Mapping[str, Any],
-    resource_id: str,
-    metadata: dict[str, Any],
     volume: Volume,
+    user_id: str | None,
+    project_id: str | None,
+    resource_id: str,
     timestamp: str,
+    metadata: dict[str, Any],
 ) -> Sample:
     return Sample(
         meter.name,
         meter.type,
         meter.unit,
         volume,
-        owner["user_id"],
-        owner["project_id"],
+        user_id,
+        project_id,
         resource_id,
         timestamp,
         metadata,
@@ -214,49 +222,66 @@ def _made(
     )
 
 
-def _counter(meter: meters.Meter, view: View) -> Sequence[_Row]:
+def _counter(meter: meters.Meter) -> _Reader:
     source = meter.source
     assert isinstance(source, meters.Counter)
-    if meter.resource == meters.NIC:
-        places = [resource for resource, of in view.totals if of == source.kstat]
-        return [(mac, total) for mac in places if (total := _sum(view, mac, source)) is not None]
-    total = _sum(view, "", source)
+    kstat, divisor = source.kstat, source.divisor
+    first, *more = source.statistics
+
+    def sum_of(sums: Mapping[str, int]) -> Volume | None:
+        total = sums.get(first)
+        for name in more:
+            value = sums.get(name)
+            total = None if total is None or value is None else total + value
+        # None: this platform does not count it
+        return total if total is None or divisor == 1 else total / divisor
+
+    def of_nics(view: View) -> Sequence[_Row]:
+        found = [(mac, sum_of(sums)) for (mac, of), sums in view.totals.items() if of == kstat]
+        return [(mac, total) for mac, total in found if total is not None]
+
+    place = ("", kstat)
     # a zone's reads and writes are those of all its file systems, and told of its root
-    return () if total is None else [("root" if meter.resource == meters.DISK else "", total)]
+    name = "root" if meter.resource == meters.DISK else ""
+
+    def of_zone(view: View) -> Sequence[_Row]:
+        sums = view.totals.get(place)
+        total = None if sums is None else sum_of(sums)
+        return () if total is None else [(name, total)]
+
+    return of_nics if meter.resource == meters.NIC else of_zone
 
 
-def _sum(view: View, place: str, source: meters.Counter) -> Volume | None:
-    sums = view.totals.get((place, source.kstat))
-    if sums is None:
-        return None
-    try:
-        total = sum([sums[name] for name in source.statistics])
-    except KeyError:
-        # this platform does not count it
-        return None
-    return total if source.divisor == 1 else total / source.divisor
-
-
-def _probes(meter: meters.Meter, view: View) -> Sequence[_Row]:
+def _probes(meter: meters.Meter) -> _Reader:
     source = meter.source
     assert isinstance(source, (meters.Probes, meters.Below))
-    if view.scripts is not None and source.script not in view.scripts:
-        # what has not been counted is not zero
-        return ()
-    sums = view.totals.get(("", source.origin))
-    total = None if sums is None else sums.get(source.number)
-    return () if total is None else [("", total)]
+    script, place, number = source.script, ("", source.origin), source.number
+
+    def read(view: View) -> Sequence[_Row]:
+        if view.scripts is not None and script not in view.scripts:
+            # what has not been counted is not zero
+            return ()
+        sums = view.totals.get(place)
+        total = None if sums is None else sums.get(number)
+        return () if total is None else [("", total)]
+
+    return read
 
 
-def _level(meter: meters.Meter, view: View) -> Sequence[_Row]:
+def _level(meter: meters.Meter) -> _Reader:
     source = meter.source
     assert isinstance(source, meters.Level)
-    found = view.zone.kstats.get(source.kstat) if view.zone else None
-    value = found.numbers.get(source.statistic) if found else None
-    # without a cap it is as large as can be
-    if value is None or value >= _KSTAT_MAX:
-        return ()
-    return [("", value if source.divisor == 1 else value / source.divisor)]
+    kstat, statistic, divisor = source.kstat, source.statistic, source.divisor
+
+    def read(view: View) -> Sequence[_Row]:
+        found = view.zone.kstats.get(kstat) if view.zone else None
+        value = found.numbers.get(statistic) if found else None
+        # without a cap it is as large as can be
+        if value is None or value >= _KSTAT_MAX:
+            return ()
+        return [("", value if divisor == 1 else value / divisor)]
+
+    return read
 
 
 _SAID: Mapping[str, Callable[[roster.Member, Mapping[str, Any]], Volume | None]] = {
@@ -268,11 +293,16 @@ _SAID: Mapping[str, Callable[[roster.Member, Mapping[str, Any]], Volume | None]]
 }
 
 
-def _said(meter: meters.Meter, view: View) -> Sequence[_Row]:
-    if view.member is None:
-        return ()
-    volume = _SAID[meter.name](view.member, view.account.owner["flavor"])
-    return () if volume is None else [("", volume)]
+def _said(meter: meters.Meter) -> _Reader:
+    said = _SAID[meter.name]
+
+    def read(view: View) -> Sequence[_Row]:
+        if view.member is None:
+            return ()
+        volume = said(view.member, view.account.owner["flavor"])
+        return () if volume is None else [("", volume)]
+
+    return read
 
 
 _DATASET: Mapping[str, Callable[[zfs.Usage], Volume | None]] = {
@@ -285,40 +315,49 @@ _DATASET: Mapping[str, Callable[[zfs.Usage], Volume | None]] = {
 }
 
 
-def _dataset(meter: meters.Meter, view: View) -> Sequence[_Row]:
-    if view.member is None:
-        return ()
+def _dataset(meter: meters.Meter) -> _Reader:
     volume = _DATASET[meter.name]
-    found = [
-        (device, volume(view.usage[dataset]))
-        for device, dataset in view.member.datasets.items()
-        if dataset in view.usage
-    ]
-    return [(device, value) for device, value in found if value is not None]
+
+    def read(view: View) -> Sequence[_Row]:
+        if view.member is None:
+            return ()
+        found = [
+            (device, volume(view.usage[dataset]))
+            for device, dataset in view.member.datasets.items()
+            if dataset in view.usage
+        ]
+        return [(device, value) for device, value in found if value is not None]
+
+    return read
 
 
-def _derived(meter: meters.Meter, view: View) -> Sequence[_Row]:
+def _derived(meter: meters.Meter) -> _Reader:
     source = meter.source
     assert isinstance(source, meters.Derived)
     way = 1 if source.meter == "network.outgoing.bytes" else 0
-    if source.per_second:
-        return [
-            (mac, moved[way] * 10**9 / moved[2]) for mac, moved in view.moved.items() if moved[2]
-        ]
-    return [(mac, moved[way]) for mac, moved in view.moved.items()]
+
+    def rates(view: View) -> Sequence[_Row]:
+        moved = view.moved.items()
+        return [(mac, each[way] * 10**9 / each[2]) for mac, each in moved if each[2]]
+
+    def differences(view: View) -> Sequence[_Row]:
+        return [(mac, each[way]) for mac, each in view.moved.items()]
+
+    return rates if source.per_second else differences
 
 
-def _own(meter: meters.Meter, view: View) -> Sequence[_Row]:
+def _own(meter: meters.Meter) -> _Reader:
     source = meter.source
     assert isinstance(source, meters.Own)
-    account = view.account
-    return [("", account.gap_ns if source.what == "gap" else account.anomalies)]
+    said = operator.attrgetter("gap_ns" if source.what == "gap" else "anomalies")
+    return lambda view: [("", said(view.account))]
 
 
 _PROBED = frozenset({meters.Below, meters.Probes})
 #: Of a meter that says more than the others.
 _METADATA = {"cpu": "cpu_metadata"}
-_VOLUMES: Mapping[type, Callable[[meters.Meter, View], Sequence[_Row]]] = {
+#: By kind of source: what reads a meter's volumes from a view, made once for all views.
+_READERS: Mapping[type, Callable[[meters.Meter], _Reader]] = {
     meters.Below: _probes,
     meters.Counter: _counter,
     meters.Dataset: _dataset,

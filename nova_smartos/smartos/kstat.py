@@ -58,9 +58,9 @@ def _nanoseconds(seconds: object) -> int:
 def _values(data: object) -> dict[str, Value]:
     if not isinstance(data, dict):
         raise ValueError("an object is expected")
-    for name, value in data.items():
-        if type(value) not in _TYPES:
-            raise ValueError(f".{name}: a number or a string is expected")
+    if not _TYPES.issuperset(map(type, data.values())):
+        names = [f".{name}" for name, value in data.items() if type(value) not in _TYPES]
+        raise ValueError(f"{', '.join(names)}: a number or a string is expected")
     return data
 
 
