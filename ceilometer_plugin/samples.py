@@ -188,9 +188,7 @@ def of_instances(meter: meters.Meter, views: Iterable[View]) -> Iterator[Sample]
                 if born_ns is not None:
                     owner = view.user_id, view.project_id
                     yield _made(meter, 0, *owner, id_, _text(born_ns), metadata)
-            yield _made(
-                meter, volume, view.user_id, view.project_id, id_, view.timestamp, metadata
-            )
+            yield _made(meter, volume, view.user_id, view.project_id, id_, view.timestamp, metadata)
 
 
 def of_node(meter: meters.Meter, uuid: str, name: str, volume: Volume, wall_ns: int) -> Sample:
