@@ -131,10 +131,16 @@ def parser() -> argparse.ArgumentParser:
         dest="sets",
         action="append",
         default=[],
-        choices=["consoles", "gate", "telemetry", "volumes"],
+        choices=["bench", "consoles", "gate", "telemetry", "volumes"],
         help="an optional set of services; may be repeated",
     )
     up.add_argument("--speed", default="20", help="node seconds in a second (default 20)")
+    up.add_argument(
+        "--emulated",
+        action="append",
+        choices=["local", "ssh"],
+        help="how an emulated node is reached (default: ssh, ssh and local); may be repeated",
+    )
     add_node_options(up)
     commands.add_parser("down", help="stop the cloud, and remove all that it left")
     status = commands.add_parser("status", help="what runs, and what it costs")

@@ -239,7 +239,7 @@ def _planned(options: argparse.Namespace, base: pathlib.Path, sets: frozenset[st
         chosen = [model.Node(model.mark(), address, *keys) for address in options.nodes]
         tags = dict.fromkeys((files.PROJECTS, files.PUBLIC), options.nic_tag)
     else:
-        kinds = ("ssh", "ssh", "local")
+        kinds = options.emulated or ("ssh", "ssh", "local")
         chosen = [model.Node(f"node{number}", kind) for number, kind in enumerate(kinds, 1)]
         tags = {files.PROJECTS: "internal", files.PUBLIC: "external"}
     cloud = model.Cloud.plan(

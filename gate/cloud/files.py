@@ -260,7 +260,8 @@ def nova(cloud: model.Cloud) -> Sections:
         "cinder": user(cloud, "nova-api") if "volumes" in cloud.sets else {},
         "oslo_concurrency": {"lock_path": cloud.folder("state", "nova", "lock")},
         "notifications": {
-            "notification_format": "both",
+            # unversioned ones are what Ceilometer reads
+            "notification_format": "both" if "telemetry" in cloud.sets else "versioned",
             "notify_on_state_change": "vm_and_task_state",
         },
         "neutron": user(cloud, "nova-api"),
@@ -328,7 +329,7 @@ def database(cloud: model.Cloud, name: str) -> Mapping[str, object]:
 
 def messaging(cloud: model.Cloud) -> Sections:
     """How messages are sent; notifications only where something reads them."""
-    driver = "messagingv2" if "telemetry" in cloud.sets else "noop"
+    driver = "messagingv2" if cloud.sets & {"bench", "telemetry"} else "noop"
     return {
         "oslo_messaging_rabbit": {"heartbeat_in_pthread": False, "rabbit_quorum_queue": False},
         "oslo_messaging_notifications": {"driver": driver},

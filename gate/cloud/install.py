@@ -39,7 +39,15 @@ _PACKAGES = {
     "openssh-server": "/usr/sbin/sshd",
     "rabbitmq-server": "/usr/sbin/rabbitmq-server",
 }
-_PACKAGES_OF_SETS = {"consoles": {"novnc": "/usr/share/novnc/vnc_lite.html"}}
+_PACKAGES_OF_SETS = {
+    # what our driver is compared with
+    "bench": {
+        "libvirt-daemon-system": "/usr/sbin/libvirtd",
+        "python3-libvirt": "/usr/lib/python3/dist-packages/libvirt.py",
+        "qemu-system-x86": "qemu-system-x86_64",
+    },
+    "consoles": {"novnc": "/usr/share/novnc/vnc_lite.html"},
+}
 
 
 class Missing(Exception):

@@ -75,13 +75,18 @@ def test_what_metering_keeps_lies_in_the_clouds_folder(
 def test_nova_tells_what_happens_only_where_somebody_listens(
     cloud: model.Cloud, written: pathlib.Path
 ) -> None:
-    def driver() -> str:
-        return _conf(written / "nova/nova.conf")["oslo_messaging_notifications"]["driver"]
+    def told() -> tuple[str, str]:
+        conf = _conf(written / "nova/nova.conf")
+        notifications = conf["notifications"]["notification_format"]
+        return conf["oslo_messaging_notifications"]["driver"], notifications
 
-    assert driver() == "messagingv2"
+    assert told() == ("messagingv2", "both")
+    cloud.sets = frozenset({"bench"})
+    files.write(cloud)
+    assert told() == ("messagingv2", "versioned")
     cloud.sets = frozenset()
     files.write(cloud)
-    assert driver() == "noop"
+    assert told()[0] == "noop"
 
 
 def test_an_hour_of_etc_is_short_here(written: pathlib.Path) -> None:
