@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-bench: $(VENV)/.bench ## run one benchmark: make bench NAME=emulator
+bench: $(VENV)/.bench ## run all benchmarks, or one: make bench NAME=emulator
 	$(BIN)/python -m bench $(NAME)
 
 clean: demo-down ## end what runs here, and remove everything that was built

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The picture of a report: each figure against its bound, and every single measurement."""
 
+import logging
 import pathlib
 import statistics
 
@@ -8,7 +9,12 @@ from matplotlib import axes, figure, ticker
 
 from bench import report as report_module
 
+# Nova's test code has everybody tell everything, and matplotlib tells of every font
+logging.getLogger("matplotlib").setLevel(logging.WARNING)
+
 _FEWEST_ROWS = 3
+#: Between the least and the most there is no room for more numbers than the powers of ten.
+_WIDE = 500
 
 
 def draw(report: report_module.Report, path: pathlib.Path) -> None:
@@ -49,7 +55,9 @@ def _measurements(report: report_module.Report, cell: axes.Axes) -> None:
     cell.set_yticks(range(len(report.series)), list(report.series))
     cell.set_xscale("log")
     # few numbers, as people write them
-    cell.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    low, high = cell.get_xlim()
+    subs = (1, 2, 5) if high < _WIDE * low else (1,)
+    cell.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
     cell.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
     cell.xaxis.set_minor_formatter(ticker.NullFormatter())
     cell.set_xlabel("each measurement (| median)")

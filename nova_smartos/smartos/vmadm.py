@@ -7,6 +7,7 @@ create and update drop properties that a brand does not have and report success:
 
 import contextlib
 import dataclasses
+import functools
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -243,9 +244,18 @@ class Vmadm(_tool.Tool):
         """vmadm kill -s SIGNAL UUID: to the zone's init process."""
         self._change("kill", "-s", self._operand(signal, "signal", _SIGNAL), self._uuid(uuid))
 
-    def lookup(self, filters: Mapping[str, str] | None = None) -> list[vms.Vm]:
-        """vmadm lookup -j [KEY=VALUE …]: whole objects, all VMs without filters."""
-        return self._read(_vms, "lookup", "-j", *self._filters(filters or {}))
+    def lookup(
+        self,
+        filters: Mapping[str, str] | None = None,
+        *,
+        known: Mapping[str, vms.Vm] | None = None,
+    ) -> list[vms.Vm]:
+        """vmadm lookup -j [KEY=VALUE …]: whole objects, all VMs without filters.
+
+        A VM that is still as in `known`, by uuid, is the very one: that takes much less time.
+        """
+        read = functools.partial(_vms, known or {})
+        return self._read(read, "lookup", "-j", *self._filters(filters or {}))
 
     def lookup_fields(
         self, fields: tuple[str, ...], filters: Mapping[str, str] | None = None
@@ -488,5 +498,10 @@ def _vm(output: str) -> vms.Vm:
     return vms.Vm.from_json(records.object_(output))
 
 
-def _vms(output: str) -> list[vms.Vm]:
-    return [vms.Vm.from_json(each) for each in records.array(output)]
+def _vms(known: Mapping[str, vms.Vm], output: str) -> list[vms.Vm]:
+    found = []
+    for each in records.array(output):
+        uuid = each.get("uuid") if isinstance(each, dict) else None
+        vm = known.get(uuid) if isinstance(uuid, str) else None
+        found.append(vm if vm is not None and vm.document == each else vms.Vm.from_json(each))
+    return found

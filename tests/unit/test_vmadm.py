@@ -3,12 +3,13 @@
 
 import io
 import json
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from nova_smartos.smartos import errors, transport, vmadm
+from nova_smartos.smartos import errors, transport, vmadm, vms
 from tests.unit import fake_transport
 
 VM = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
@@ -246,6 +247,22 @@ def test_sizes_that_are_no_whole_numbers() -> None:
     (found,) = vmadm.Vmadm(carrier).lookup()
     assert (found.quota_gib, found.disks[0].size_mib) == (10.5, 10.0078125)
     assert json.dumps(found.quota_gib) == "10.5"
+
+
+def test_a_vm_that_is_as_it_was_known_is_not_read_again() -> None:
+    other = DOCUMENT | {"uuid": str(uuid.uuid4())}
+
+    def found(*documents: dict[str, Any], known: tuple[vms.Vm, ...] = ()) -> list[vms.Vm]:
+        text = json.dumps(documents)
+        carrier = fake_transport.expecting("vmadm", "lookup", "-j", stdout=text)
+        return vmadm.Vmadm(carrier).lookup(known={vm.uuid: vm for vm in known})
+
+    before = found(DOCUMENT, other)
+    same, changed = found(DOCUMENT, other | {"state": "stopped"}, known=tuple(before))
+    assert same is before[0]
+    assert (changed.uuid, changed.state) == (other["uuid"], "stopped")
+    with pytest.raises(errors.OutputError):
+        found({"uuid": 3}, known=tuple(before))
 
 
 @pytest.mark.parametrize("end", [None, -1, -3, 100])
