@@ -24,7 +24,7 @@ from paramiko import common
 from nova_smartos.smartos import errors, transport
 from nova_smartos.smartos.transport import command as commands
 from nova_smartos.smartos.transport import connection, process, session
-from tests import waits
+from tests import traces, waits
 from tests.unit import sshd
 
 HOSTILE = [
@@ -91,6 +91,20 @@ class Factory:
 
 def shell(script: str, *arguments: str, **options: Any) -> transport.Command:
     return transport.Command(("sh", "-c", script, "sh", *arguments), **options)
+
+
+def test_a_command_may_end_while_keys_are_exchanged(own: Factory) -> None:
+    ssh = own()
+    ssh.run(transport.Command(("true",)))
+    (opened,) = ssh._pool._open
+    # after whatever the server says, paramiko calls for new keys, and the server goes on talking
+    opened.wire.packetizer.REKEY_BYTES = 1
+    began = time.monotonic()
+    for _ in range(10):
+        done = ssh.run(transport.Command(("head", "-c", "100000", "/dev/zero")))
+        assert (done.returncode, len(done.stdout)) == (0, 100000)
+    assert opened.wire.session_id != opened.wire.H
+    assert time.monotonic() - began < opened.wire.clear_to_send_timeout
 
 
 def test_output_and_exit_status_come_back(node: transport.SSH) -> None:
@@ -369,15 +383,33 @@ def test_secrets_stay_out_of_log_error_and_process_list(
     assert secret not in f"{error} {error!r} {result!r} {vars(error)} {caplog.text}"
 
 
-def test_one_debug_line_and_one_event_a_command(
-    own: "Factory", caplog: pytest.LogCaptureFixture
+def test_the_trace_tells_of_connecting_and_of_a_wait_for_a_channel(
+    own: "Factory", tmp_path: pathlib.Path
 ) -> None:
+    ssh = own(max_connections=1)
+    with traces.into(tmp_path / "trace.json") as path:
+        with contextlib.ExitStack() as held, concurrent.futures.ThreadPoolExecutor(1) as one_more:
+            for _ in range(connection.CHANNELS):
+                held.enter_context(ssh.stream(transport.Command(("cat",))))
+            waiting = one_more.submit(ssh.run, shell("exit 3"))
+            waits.until(lambda: ssh._pool._queue, "it to stand in the queue")
+            held.close()
+            waiting.result(sshd.WAIT)
+    found = traces.spans(path)
+    # the first command waits until there is a connection, the last until there is room on it
+    assert [each["cat"] for each in found].count("wait") == 2
+    assert [each["cat"] for each in found].count("connection") == 1
+    last = [each for each in found if each["name"] == "sh"]
+    assert [each["args"]["returncode"] for each in last] == [3]
+    assert "@127.0.0.1:" in last[0]["args"]["node"]
+    waited = [each for each in found if traces.within(each, last[0]) and each is not last[0]]
+    assert [each["name"] for each in waited] == ["wait for a channel"]
+
+
+def test_one_debug_line_a_command(own: "Factory", caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "nova_smartos")
-    events: list[dict[str, Any]] = []
-    own(tracer=events.append).run(shell("exit 3"))
+    own().run(shell("exit 3"))
     assert [": sh -c 'exit 3' sh: rc 3, " in message for message in caplog.messages] == [True]
-    assert events[0]["args"]["returncode"] == 3
-    assert "@127.0.0.1:" in events[0]["args"]["node"]
 
 
 # Python (3.12) and eventlet warn of what this test is about: a fork of a process with threads
