@@ -188,6 +188,12 @@ OPTIONS = [
         help="Most MiB that an instance on its way to another node may send in a second; 0 for no "
         "limit.",
     ),
+    cfg.StrOpt(
+        "trace_file",
+        help="File to which nova-compute appends what it does and waits for, as trace events that "
+        "Perfetto and chrome://tracing open. It holds names, ids and times, no secrets. It grows "
+        "for as long as this is set: a launch takes some 3 kB. Without it nothing is traced.",
+    ),
     cfg.ListOpt(
         "trusted_image_owners",
         default=[],

@@ -17,6 +17,7 @@ from nova.virt import event as virtevent
 from oslo_log import log
 
 from nova_smartos import conf as smartos_conf
+from nova_smartos import entries
 from nova_smartos.operations import (
     build,
     console,
@@ -35,13 +36,14 @@ from nova_smartos.operations import (
 )
 from nova_smartos.operations import host as compute_node
 from nova_smartos.smartos import errors as node_errors
-from nova_smartos.smartos import node, vms
+from nova_smartos.smartos import node, spans, vms
 from nova_smartos.translate import errors, identity, inventory, state
 
 CONF = nova.conf.CONF
 LOG = log.getLogger(__name__)
 
 
+@entries.traced
 class SmartOSDriver(driver.ComputeDriver):
     """One nova-compute drives one node, on the node itself or over SSH."""
 
@@ -61,6 +63,7 @@ class SmartOSDriver(driver.ComputeDriver):
     def __init__(self, virtapi):
         super().__init__(virtapi)
         smartos_conf.register(CONF)
+        spans.start(CONF[smartos_conf.GROUP].trace_file)
         self._locks = locks.Locks()
         #: launches that found the node away: Nova deletes them at once, before it tries another
         self._not_begun: set[str] = set()

@@ -21,7 +21,7 @@ from nova.objects import instance as instances
 from oslo_log import log
 
 from nova_smartos.operations import guest, image, interface, metering, removal, watch
-from nova_smartos.smartos import errors, node, vmadm, vms
+from nova_smartos.smartos import errors, node, spans, vmadm, vms
 from nova_smartos.translate import identity, metadata, nic, payload, specs
 
 LOG = log.getLogger(__name__)
@@ -54,6 +54,7 @@ class Plan:
     mark: Mapping[str, str]
 
 
+@spans.step
 def plan(
     images: image.Images,
     instance: instances.Instance,
@@ -93,6 +94,7 @@ def plan(
     return Plan(wanted, properties, network, told, identity.mark(instance, host=host))
 
 
+@spans.step
 def spawn(
     gz: node.Node,
     known: watch.Watch,
@@ -171,6 +173,7 @@ def spawn(
         undo.pop_all()
 
 
+@spans.step
 def ready_to_rebuild(
     images: image.Images,
     context: nova_context.RequestContext,
@@ -208,6 +211,7 @@ def refuse_to_preserve(known: watch.Watch, instance: instances.Instance, planned
     raise exception.PreserveEphemeralNotSupported
 
 
+@spans.step
 def reprovision(
     gz: node.Node,
     known: watch.Watch,
@@ -253,6 +257,7 @@ def reprovision(
             guest.check_provisioned(gz, vm.uuid)
 
 
+@spans.step
 def destroy(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> None:
     """Delete the VM and what is its own. One that is gone is success, one not Nova's an error."""
     uuid = instance.uuid

@@ -12,6 +12,8 @@ from typing import Any
 from nova import exception
 from oslo_log import log
 
+from nova_smartos.smartos import spans
+
 LOG = log.getLogger(__name__)
 
 #: How often somebody is asked whether the image is still wanted.
@@ -72,7 +74,8 @@ class Download:
         self._put_at = time.monotonic()
 
     def __enter__(self) -> "Download":
-        threading.Thread(target=self._fetch, name=f"download-{self._id}", daemon=True).start()
+        fetch = spans.carried(self._fetch)
+        threading.Thread(target=fetch, name=f"download-{self._id}", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,7 +144,8 @@ class Download:
 
     def _fetch(self) -> None:
         try:
-            self._download(data=self)
+            with spans.span("download from Glance", "operation"):
+                self._download(data=self)
             self._hand_over()
             self._put(None)
         except _GivenUpError:

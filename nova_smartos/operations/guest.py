@@ -23,7 +23,7 @@ from oslo_concurrency import processutils
 from oslo_log import log
 
 from nova_smartos.operations import locks
-from nova_smartos.smartos import errors, node, vms
+from nova_smartos.smartos import errors, node, spans, vms
 from nova_smartos.translate import identity, metadata, specs
 
 CONF = nova.conf.CONF
@@ -85,6 +85,7 @@ def prepared(
     )
 
 
+@spans.step
 def check_provisioned(gz: node.Node, uuid: str) -> None:
     """Ask a zone whether its guest says that provisioning it has failed; vmadm does not tell."""
     try:
@@ -101,6 +102,7 @@ def check_provisioned(gz: node.Node, uuid: str) -> None:
         )
 
 
+@spans.step
 def place_drive(gz: node.Node, document: Mapping[str, Any], drive: bytes) -> None:
     """Write a virtual machine's config drive on the disk that its document names.
 
@@ -113,6 +115,7 @@ def place_drive(gz: node.Node, document: Mapping[str, Any], drive: bytes) -> Non
     gz.files.write_volume(volume, io.BytesIO(drive))
 
 
+@spans.step
 def place_tree(gz: node.Node, tree: bytes) -> None:
     """Unpack a zone's config drive: before its first boot, which mounts the folder."""
     gz.files.unpack(tree)
@@ -154,6 +157,7 @@ def tell(
     return told
 
 
+@spans.step
 def tell_all(gz: node.Node, changes: locks.Locks, machines: Mapping[str, vms.Vm]) -> list[str]:
     """Ask Nova for the instances of this host, and tell those that nobody changes.
 
@@ -177,6 +181,7 @@ def tell_all(gz: node.Node, changes: locks.Locks, machines: Mapping[str, vms.Vm]
     return told
 
 
+@spans.step
 def set_admin_password(
     gz: node.Node, vm: vms.Vm, image_meta: objects.ImageMeta, password: str
 ) -> None:

@@ -27,7 +27,7 @@ from nova.objects import image_meta as image_metas
 from oslo_log import log
 
 from nova_smartos.operations import conversion, disk, download, qcow2, signing, tree
-from nova_smartos.smartos import errors, files, imgadm, node
+from nova_smartos.smartos import errors, files, imgadm, node, spans
 from nova_smartos.translate import manifest, payload
 
 LOG = log.getLogger(__name__)
@@ -82,6 +82,7 @@ class Images:
         self._sweep()
         self._listed()
 
+    @spans.step
     def ensure(
         self,
         context: nova_context.RequestContext,
@@ -125,6 +126,7 @@ class Images:
         self.ensure(context, image_meta, properties)
         return not there
 
+    @spans.step
     def expire(self, age_seconds: float) -> list[str]:
         """Delete the images that we brought and nothing has used for so long; their uuids.
 
@@ -379,8 +381,9 @@ class Images:
                     image = self._look(wanted) or self._bring(wanted, asker)
                     flight.set_result(image)
                 return image
-            while not futures.wait([flight], download.ASK_SECONDS).done:
-                asker.wish.ask()
+            with spans.span("wait for the image", "wait"):
+                while not futures.wait([flight], download.ASK_SECONDS).done:
+                    asker.wish.ask()
             try:
                 return flight.result()
             except _PERSONAL:

@@ -18,7 +18,7 @@ from nova.objects import instance as instances
 from oslo_log import log
 
 from nova_smartos.operations import watch
-from nova_smartos.smartos import errors, node, vms
+from nova_smartos.smartos import errors, node, spans, vms
 from nova_smartos.translate import manifest, nic, payload, specs
 
 CONF = nova.conf.CONF
@@ -40,6 +40,7 @@ def asked(instance: instances.Instance, image_meta: image_metas.ImageMeta) -> sp
     return specs.resolve(instance.flavor, image_meta, properties, kind)
 
 
+@spans.step
 def attach(
     gz: node.Node,
     known: watch.Watch,
@@ -73,6 +74,7 @@ def attach(
         LOG.info("Port %s: the guest has its nic after the next boot", vif["id"], instance=instance)
 
 
+@spans.step
 def detach(
     gz: node.Node,
     known: watch.Watch,
@@ -147,11 +149,15 @@ def plugged(
     events = [(_PLUGGED, port) for port in ports]
     made = False
     try:
-        with virtapi.wait_for_instance_event(
-            instance, events, timeout=timeout, error_callback=_failed
+        with (
+            contextlib.ExitStack() as waiting,
+            virtapi.wait_for_instance_event(
+                instance, events, timeout=timeout, error_callback=_failed
+            ),
         ):
             yield
             made = True
+            waiting.enter_context(spans.span("wait for Neutron", "wait"))
     except exception.InstanceEventTimeout as error:
         if not made:
             raise
@@ -161,6 +167,7 @@ def plugged(
             raise exception.VirtualInterfaceCreateException(reason) from error
 
 
+@spans.step
 def repair(
     gz: node.Node, known: watch.Watch, instance: instances.Instance, wanted: nic.Network
 ) -> None:

@@ -9,6 +9,8 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from nova_smartos.smartos import spans
+
 
 class Locks:
     """A lock a VM, made when it is wanted and forgotten when nobody holds or awaits it."""
@@ -39,8 +41,14 @@ class Locks:
 
         Whoever holds it runs node commands, and each of those has an end.
         """
-        with self._counted(uuid) as lock, lock:
-            yield
+        with self._counted(uuid) as lock:
+            if not lock.acquire(blocking=False):
+                with spans.span("wait for the VM's lock", "wait"):
+                    lock.acquire()
+            try:
+                yield
+            finally:
+                lock.release()
 
     @contextlib.contextmanager
     def _counted(self, uuid: str) -> Iterator[threading.RLock]:

@@ -27,7 +27,7 @@ from nova.objects import instance as instances
 from oslo_log import log
 
 from nova_smartos.operations import build, guest, image, removal, resize, trail, transfer, watch
-from nova_smartos.smartos import errors, files, node, vms, zfs
+from nova_smartos.smartos import errors, files, node, spans, vms, zfs
 from nova_smartos.translate import errors as faults
 from nova_smartos.translate import identity, metadata
 
@@ -48,6 +48,7 @@ _UNTOLD = frozenset(
 )
 
 
+@spans.step
 def away(
     moving: transfer.Transfer,
     known: watch.Watch,
@@ -94,6 +95,7 @@ def away(
         raise exception.InstanceFaultRollback(error) from error
 
 
+@spans.step
 def arrive(
     gz: node.Node,
     known: watch.Watch,
@@ -129,6 +131,7 @@ def _give_drive(
         gz.vmadm.update(vm.uuid, {"add_filesystems": [mount]})
 
 
+@spans.step
 def back(gz: node.Node, known: watch.Watch, uuid: str) -> vms.Vm:
     """Nova says that the VM is this host's still, or again: all is as it was before it moved."""
     vm = known.get(uuid, fresh=True)
@@ -136,6 +139,7 @@ def back(gz: node.Node, known: watch.Watch, uuid: str) -> vms.Vm:
     return vm if identity.moved(vm) is None else _unmarked(gz, known, vm)
 
 
+@spans.step
 def confirm(
     gz: node.Node, target: node.Node, known: watch.Watch, instance: instances.Instance
 ) -> None:
@@ -195,6 +199,7 @@ def _wait_until_still(target: node.Node, uuid: str) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
+@spans.step
 def forget(target: node.Node, uuid: str) -> None:
     """The same after a failure: whatever stops this must not hide that."""
     try:

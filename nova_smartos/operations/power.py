@@ -15,7 +15,7 @@ from nova.virt import hardware
 from oslo_log import log
 
 from nova_smartos.operations import metering, watch
-from nova_smartos.smartos import errors, node, vms
+from nova_smartos.smartos import errors, node, spans, vms
 from nova_smartos.translate import errors as faults
 from nova_smartos.translate import state
 
@@ -43,6 +43,7 @@ def info(gz: node.Node, known: watch.Watch, uuid: str, *, fresh: bool) -> hardwa
     return state.info(vm, paused=known.paused(vm.uuid))
 
 
+@spans.step
 def start(
     gz: node.Node, known: watch.Watch, instance: instances.Instance, *, uuid: str | None = None
 ) -> None:
@@ -53,6 +54,7 @@ def start(
     _start(gz, known, uuid or instance.uuid, exception.InstancePowerOnFailure)
 
 
+@spans.step
 def stop(gz: node.Node, known: watch.Watch, instance: instances.Instance, seconds: int = 0) -> None:
     """Bring the VM down, and keep it so when the node boots [1].
 
@@ -62,6 +64,7 @@ def stop(gz: node.Node, known: watch.Watch, instance: instances.Instance, second
     _stop(gz, known, instance.uuid, seconds, exception.InstancePowerOffFailure)
 
 
+@spans.step
 def reboot(
     gz: node.Node,
     known: watch.Watch,
@@ -85,6 +88,7 @@ def reboot(
     _start(gz, known, instance.uuid, failure)
 
 
+@spans.step
 def crash_dump(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> None:
     """Send the guest an NMI; what it does with that is its own setting."""
     if not known.get(instance.uuid).hvm:
@@ -98,11 +102,13 @@ def crash_dump(gz: node.Node, known: watch.Watch, instance: instances.Instance) 
         raise exception.InstanceNotRunning(instance_id=instance.uuid) from error
 
 
+@spans.step
 def pause(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> None:
     """Let the guest stand still; only kvm's monitor can."""
     _stand_still(gz, known, instance.uuid, True)
 
 
+@spans.step
 def unpause(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> None:
     """Let the guest go on."""
     _stand_still(gz, known, instance.uuid, False)

@@ -20,7 +20,7 @@ from nova.scheduler.client import report
 from oslo_log import log
 
 from nova_smartos.operations import guest, image, removal, snapshot, trail, watch
-from nova_smartos.smartos import errors, files, node, ps, vms, zfs
+from nova_smartos.smartos import errors, files, node, ps, spans, vms, zfs
 from nova_smartos.translate import identity, metadata
 
 LOG = log.getLogger(__name__)
@@ -146,6 +146,7 @@ class Observed:
         return frozenset(lone | stood_in_for | {vm.uuid for vm in self.vms if identity.of(vm)})
 
 
+@spans.step
 def observed(gz: node.Node) -> Observed:
     """Look at the node: six commands that only read."""
     datasets = gz.zfs.list(image.POOL, types=("filesystem", "volume", "snapshot"), recursive=True)
@@ -485,6 +486,7 @@ def _allocated(context: nova_context.RequestContext, provider: str) -> frozenset
     return frozenset(found.allocations)
 
 
+@spans.step
 def removed(gz: node.Node, known: watch.Watch, instance: objects.Instance) -> bool:
     """Delete the VM of an instance that Nova has deleted; whether none is left that is ours."""
     try:
@@ -501,6 +503,7 @@ def removed(gz: node.Node, known: watch.Watch, instance: objects.Instance) -> bo
 # At the start of nova-compute
 
 
+@spans.step
 def wait_for_earlier(gz: node.Node, seconds: float = BUSY_SECONDS) -> None:
     """Wait until nothing that an earlier nova-compute started changes VMs or images any more.
 
@@ -525,6 +528,7 @@ def settled(instance: Instance) -> Instance:
     return dataclasses.replace(instance, task_state=None)
 
 
+@spans.step
 def at_start(
     gz: node.Node, context: nova_context.RequestContext, host: str, *, reap: bool
 ) -> list[Finding]:

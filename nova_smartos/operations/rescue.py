@@ -21,7 +21,7 @@ from oslo_log import log
 
 from nova_smartos import readings
 from nova_smartos.operations import guest, image, metering, watch
-from nova_smartos.smartos import errors, node, vms
+from nova_smartos.smartos import errors, node, spans, vms
 from nova_smartos.translate import identity, metadata, nic, payload, specs
 
 LOG = log.getLogger(__name__)
@@ -35,6 +35,7 @@ _HELD = frozenset({"indestructible_delegated", "indestructible_zoneroot"})
 _NO_MORE_DISKS: Mapping[str, Any] = {"ephemerals": [], "swap": None}
 
 
+@spans.step
 def rescue(
     gz: node.Node,
     known: watch.Watch,

@@ -19,13 +19,14 @@ from nova.virt import driver
 from oslo_log import log
 
 from nova_smartos.operations import watch
-from nova_smartos.smartos import errors, node, vms
+from nova_smartos.smartos import errors, node, spans, vms
 from nova_smartos.translate import errors as faults
 from nova_smartos.translate import identity, nic, payload, specs
 
 LOG = log.getLogger(__name__)
 
 
+@spans.step
 def begin(
     known: watch.Watch,
     instance: instances.Instance,
@@ -60,6 +61,7 @@ def check(
     payload.volumes(vm, wanted, flavor, block_device_info=listed)
 
 
+@spans.step
 def change(
     gz: node.Node,
     known: watch.Watch,
@@ -115,6 +117,7 @@ def change(
                 raise error from again
 
 
+@spans.step
 def finish(
     gz: node.Node,
     known: watch.Watch,

@@ -31,7 +31,7 @@ from nova.objects import instance as instances
 from oslo_log import log
 
 from nova_smartos.operations import locks, signing, watch
-from nova_smartos.smartos import errors, files, node, vms
+from nova_smartos.smartos import errors, files, node, spans, vms
 from nova_smartos.translate import errors as nova_errors
 from nova_smartos.translate import manifest, specs
 
@@ -104,6 +104,7 @@ class Exports:
         self._flights: dict[str, _Flight] = {}
         self._left: set[str] = set()
 
+    @spans.step
     def make(
         self,
         context: nova_context.RequestContext,

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from oslo_log import log
 
-from nova_smartos.smartos import errors, node, zfs
+from nova_smartos.smartos import errors, node, spans, zfs
 
 LOG = log.getLogger(__name__)
 
@@ -98,6 +98,7 @@ class Transfer:
         if self.ended:
             raise Ended(f"the move of VM {self.uuid} was ended")
 
+    @spans.step
     def bring(self, part: Part) -> None:
         """See that the target has the last snapshot of the part, and all before it."""
         wanted = part.snapshots[-1]

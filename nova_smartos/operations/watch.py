@@ -14,7 +14,7 @@ from concurrent import futures
 
 from oslo_log import log
 
-from nova_smartos.smartos import errors, node, vmadm, vms
+from nova_smartos.smartos import errors, node, spans, vmadm, vms
 from nova_smartos.translate import identity, state
 
 LOG = log.getLogger(__name__)
@@ -152,7 +152,13 @@ class Watch:
 
         The node is asked in between, in case the stream tells nothing.
         """
-        end = time.monotonic() + seconds
+        with self._lock:
+            if wanted(self._vms.get(uuid)):
+                return self._vms.get(uuid)
+        with spans.span("wait for the node's events", "wait"):
+            return self._await(uuid, wanted, time.monotonic() + seconds)
+
+    def _await(self, uuid: str, wanted: Callable[[Vm | None], bool], end: float) -> Vm | None:
         while True:
             with self._lock:
                 pause = _POLL_SECONDS if self._current else _POLL_BLIND_SECONDS
@@ -184,8 +190,11 @@ class Watch:
             yield
             failed = False
         finally:
-            with self._lock:
+            # what is entered first ends last: a span is not written with the lock held
+            with contextlib.ExitStack() as waiting, self._lock:
                 if until is not None and not failed and self._current:
+                    if not until(self._vms.get(uuid)):
+                        waiting.enter_context(spans.span("wait for the node's events", "wait"))
                     echoed = self._lock.wait_for(
                         lambda: until(self._vms.get(uuid)) or not self._current, _ECHO_SECONDS
                     )
@@ -239,7 +248,9 @@ class Watch:
         try:
             with self._question():
                 began = time.monotonic()
-                found = {vm.uuid: vm for vm in self._node.vmadm.lookup()}
+                with self._lock:
+                    known = dict(self._vms)
+                found = {vm.uuid: vm for vm in self._node.vmadm.lookup(known=known)}
                 with self._lock:
                     self._adopt(found, began)
         except BaseException as error:
@@ -378,7 +389,7 @@ class Watch:
             self._vms[uuid] = new
         if new is None or not state.is_running(new) or (old and old.zoneid != new.zoneid):
             self._paused.discard(uuid)
-        if old != new:
+        if old is not new and old != new:
             if not quiet:
                 self._report(uuid, old, new)
             self._lock.notify_all()

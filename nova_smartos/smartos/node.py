@@ -70,12 +70,9 @@ class Node:
         tool_path: str | None = None,
         pfexec: bool = False,
         timeouts: transport.Timeouts | None = None,
-        tracer: transport.Tracer | None = None,
     ) -> Self:
         """The node that this process runs on, or an emulated one whose tools are in tool_path."""
-        return cls(
-            transport.Local(tool_path=tool_path, pfexec=pfexec, timeouts=timeouts, tracer=tracer)
-        )
+        return cls(transport.Local(tool_path=tool_path, pfexec=pfexec, timeouts=timeouts))
 
     @classmethod
     def ssh(
@@ -92,7 +89,6 @@ class Node:
         connect_timeout: float = 15.0,
         retry_seconds: float = 10.0,
         timeouts: transport.Timeouts | None = None,
-        tracer: transport.Tracer | None = None,
     ) -> Self:
         """A node over SSH; nothing is contacted before the first command."""
         return cls(
@@ -108,7 +104,6 @@ class Node:
                 connect_timeout=connect_timeout,
                 retry_seconds=retry_seconds,
                 timeouts=timeouts,
-                tracer=tracer,
             )
         )
 

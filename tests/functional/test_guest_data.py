@@ -11,6 +11,7 @@ import bcrypt
 import pytest
 from nova import context as nova_context
 
+from tests import traces
 from tests.functional import cloud as cloud_module
 
 pytestmark = cloud_module.QUIET
@@ -295,3 +296,31 @@ def test_a_rebuild_has_a_config_drive_of_its_own(cloud: cloud_module.Cloud) -> N
     assert mdata(cloud, server, "role") == "db"
     cloud.delete(server)
     assert staged(cloud) == []
+
+
+def test_the_trace_tells_of_a_launch_but_not_what_the_guest_is_told(
+    cloud: cloud_module.Cloud,
+) -> None:
+    image = cloud.image(nst_traced="a new one")
+    told = {"user_data": encoded(SCRIPT), "metadata": {"role": "nst-role"}, "config_drive": True}
+    with traces.into(cloud.node.directory.with_name("trace.json")) as path:
+        server = cloud.boot(image=image, adminPass="nst-Pa55word", **told)
+        cloud.delete(server)
+    # without Keystone another id stands in the header of the API's answer
+    (create,) = cloud.api.get_instance_actions(server["id"])[-1:]
+    found = traces.spans(path)
+    theirs = {"request": create["request_id"], "instance": server["id"]}
+    spans = {each["name"]: each for each in found if theirs.items() <= each["args"].items()}
+    spawn, operation, command = (spans[name] for name in ("spawn", "build.spawn", "vmadm create"))
+    kinds = [each["cat"] for each in (spawn, operation, command)]
+    assert kinds == ["entry", "operation", "command"]
+    assert traces.within(command, operation) and traces.within(operation, spawn)
+    seen = command["args"]
+    assert seen["returncode"] == 0 and seen["bytes_in"] > 500 and seen["node"].startswith("root@")
+    # in a thread of its own, for the same server
+    assert spans["download from Glance"]["tid"] != spawn["tid"]
+    (deleted,) = [each["args"] for each in found if each["name"] == "vmadm delete"]
+    assert deleted["instance"] == server["id"] and deleted["request"] != create["request_id"]
+    text = path.read_text()
+    secrets = ["nst-Pa55word", "echo hello", encoded(SCRIPT), "nst-role", server["name"]]
+    assert [secret for secret in secrets if secret in text] == []

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import pathlib
 import threading
 import time
 import types
@@ -20,9 +21,9 @@ from nova.objects import external_event
 from nova.objects import instance as instances
 
 from nova_smartos.operations import interface, watch
-from nova_smartos.smartos import errors, node, transport, vms
+from nova_smartos.smartos import errors, node, spans, transport, vms
 from nova_smartos.translate import nic, specs
-from tests import emulated, waits
+from tests import emulated, traces, waits
 from tests.unit import test_nic
 from tests.unit.test_nic import TAGS, made, one, subnet, vif
 
@@ -606,6 +607,24 @@ def test_a_late_event_is_awaited_after_the_vm_was_made(neutron: Neutron) -> None
     done.append("went on")
     teller.join()
     assert done == ["made", "told", "told", "went on"]
+
+
+def test_the_wait_for_an_event_stands_in_the_trace(
+    neutron: Neutron, tmp_path: pathlib.Path
+) -> None:
+    down = port(1, active=False)
+    with traces.into(tmp_path / "trace.json") as path:
+        with neutron.plugged(port(2, active=True)):
+            pass
+        assert traces.spans(path) == []
+        teller = threading.Timer(0.1, neutron.tell, [down])
+        with neutron.plugged(down):
+            with spans.span("the VM is made", "operation"):
+                teller.start()
+        teller.join()
+    made, waited = traces.spans(path)
+    assert (waited["name"], waited["cat"], waited["args"]) == ("wait for Neutron", "wait", {})
+    assert waited["ts"] >= made["ts"] + made["dur"] and waited["dur"] > 0
 
 
 def test_a_port_that_failed_ends_the_launch(neutron: Neutron) -> None:

@@ -17,7 +17,7 @@ from nova.scheduler.filters import compute_capabilities_filter, image_props_filt
 from oslo_utils.fixture import uuidsentinel
 
 from nova_smartos.operations import host, watch
-from nova_smartos.smartos import errors, kstat, node, sysinfo, vms, zfs
+from nova_smartos.smartos import errors, kstat, node, sysinfo, transport, vms, zfs
 from nova_smartos.translate import identity, inventory
 from tests import emulated
 
@@ -372,15 +372,26 @@ def test_root_device_name() -> None:
 # on an emulated node
 
 
+class Counted(transport.Local):
+    """A transport that keeps the names of the tools that it has started."""
+
+    def __init__(self, tool_path: str) -> None:
+        super().__init__(tool_path=tool_path)
+        self.tools: list[str] = []
+
+    def _start(self, command: Any, limit: Any) -> Any:
+        self.tools.append(command.tool)
+        return super()._start(command, limit)
+
+
 class Traced:
     """A node, and the names of the commands that ran on it."""
 
     def __init__(self, place: emulated.EmulatedNode) -> None:
         self.place = place
-        self.commands: list[str] = []
-        self.node = node.Node.local(
-            tool_path=place.tools, tracer=lambda event: self.commands.append(event["name"])
-        )
+        carrier = Counted(place.tools)
+        self.commands = carrier.tools
+        self.node = node.Node(carrier)
 
     def machines(self) -> dict[str, vms.Vm]:
         """What the watch knows without a command, asked by a node of its own."""

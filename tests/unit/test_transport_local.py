@@ -226,19 +226,6 @@ def test_one_debug_line_a_command(local: transport.Local, caplog: pytest.LogCapt
     assert "secret-7" not in caplog.text
 
 
-def test_a_tracer_gets_an_event_that_a_viewer_opens() -> None:
-    events: list[dict[str, Any]] = []
-    local = transport.Local(tracer=events.append)
-    local.run(shell("exit 3"))
-    with pytest.raises(errors.NotStarted):
-        local.run(transport.Command(("no-such-tool",)))
-    good, bad = events
-    assert (good["name"], good["ph"], good["pid"]) == ("sh", "X", os.getpid())
-    assert good["ts"] > 0 and good["dur"] > 0 and good["tid"] > 0
-    assert good["args"]["returncode"] == 3 and good["args"]["argv"][0] == "sh"
-    assert bad["args"]["error"] == "NotStarted"
-
-
 def test_unknown_signals_have_a_number_too() -> None:
     assert process.signal_number("KILL") == 9
     assert process.signal_number("SIG@openssh.com") == signal.SIGHUP

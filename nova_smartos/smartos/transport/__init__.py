@@ -14,7 +14,6 @@ from nova_smartos.smartos.transport.command import (
 from nova_smartos.smartos.transport.local import Local
 from nova_smartos.smartos.transport.relay import Listener, NoFreePort, Refused
 from nova_smartos.smartos.transport.ssh import SSH
-from nova_smartos.smartos.transport.trace import Tracer
 
 __all__ = [
     "MASK",
@@ -28,7 +27,6 @@ __all__ = [
     "Result",
     "Timeout",
     "Timeouts",
-    "Tracer",
     "Transport",
     "masked",
 ]

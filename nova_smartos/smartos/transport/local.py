@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from nova_smartos.smartos import errors
 from nova_smartos.smartos.transport import command as commands
-from nova_smartos.smartos.transport import process, trace
+from nova_smartos.smartos.transport import process
 
 LOG = logging.getLogger(__name__)
 
@@ -34,10 +34,9 @@ class Local(process.Base):
         tool_path: str | None = None,
         pfexec: bool = False,
         timeouts: commands.Timeouts | None = None,
-        tracer: trace.Tracer | None = None,
     ) -> None:
         """Prefix commands with pfexec if asked; look in the folders of `tool_path` first."""
-        super().__init__("local", timeouts, tracer)
+        super().__init__("local", timeouts)
         self._tool_path = tool_path
         self._prefix = ["pfexec"] if pfexec else []
 
@@ -108,6 +107,7 @@ class _LocalProcess(process.Running):
                 return b""
             if chunk is not None:
                 self.limit.moved()
+                self.received += len(chunk)
                 return chunk
             if not self._ready(self._out) and self._popen.poll() is not None:
                 return b""

@@ -42,6 +42,14 @@ class Pool:
         self._closed = False
         self._changed = threading.Condition()
 
+    def attempt(self) -> connections.Connection | None:
+        """A free place on a connection that is open, if nobody waits for one. Never waits."""
+        with self._changed:
+            if self._closed or self._queue or (connection := self._free()) is None:
+                return None
+            connection.busy += 1
+            return connection
+
     def acquire(self, seconds: float) -> connections.Connection:
         """Wait in the queue for a free place on any connection; give it back with release()."""
         ticket = _Ticket(self._patience)

@@ -91,6 +91,8 @@ class Running(abc.ABC):
         self.limit = limit
         self.stderr = Capped(commands.MAX_STDERR_BYTES)
         self.returncode: int | None = None
+        #: bytes that went to its standard input, and came from its standard output
+        self.sent = self.received = 0
         #: whether output that cannot be kept is an error
         self.whole = False
         #: writes the input, where that is too much to be written at once
@@ -174,18 +176,15 @@ class Running(abc.ABC):
 class Base(abc.ABC):
     """What the transports share: run and stream on top of starting a command."""
 
-    def __init__(
-        self, name: str, timeouts: commands.Timeouts | None, tracer: trace.Tracer | None
-    ) -> None:
+    def __init__(self, name: str, timeouts: commands.Timeouts | None) -> None:
         self.name = name
         self.timeouts = timeouts or commands.Timeouts()
-        self._tracer = tracer
 
     def run(self, command: commands.Command) -> commands.Result:
         """Run a command to its end; a non-zero exit is a Result too."""
-        with trace.observed(self.name, command, self._tracer) as seen:
+        with trace.observed(self.name, command) as seen:
             running = self._start(command, Limit(self.timeouts.seconds(command)))
-            with contextlib.closing(_Disposable(running)):
+            with contextlib.closing(_Disposable(running, seen)):
                 result = exchange(running)
                 seen.returncode = result.returncode
                 return result
@@ -193,10 +192,10 @@ class Base(abc.ABC):
     @contextlib.contextmanager
     def stream(self, command: commands.Command) -> Iterator[commands.Process]:
         """Start a command and give its streams; leaving the context ends it."""
-        with trace.observed(self.name, command, self._tracer) as seen:
+        with trace.observed(self.name, command) as seen:
             seconds = self.timeouts.stream_idle if command.seconds is None else command.seconds
             running = self._start(command, Limit(seconds, idle=True))
-            with contextlib.closing(_Disposable(running)):
+            with contextlib.closing(_Disposable(running, seen)):
                 write_all(running, command.stdin)
                 yield running
                 seen.returncode = running.returncode
@@ -236,7 +235,9 @@ def write_all(running: Running, data: bytes) -> None:
     """Write all of `data`; raises BrokenPipeError when the command stops listening."""
     view = memoryview(data)
     while view:
-        view = view[running.write(view) :]
+        written = running.write(view)
+        running.sent += written
+        view = view[written:]
 
 
 def _feed(running: Running) -> None:
@@ -256,10 +257,15 @@ def _feed_all(running: Running) -> None:
 
 
 class _Disposable:
-    """Lets contextlib.closing end a command."""
+    """Lets contextlib.closing end a command, and note how much went through it."""
 
-    def __init__(self, running: Running) -> None:
-        self.close = running.dispose
+    def __init__(self, running: Running, seen: trace.Seen) -> None:
+        self._running = running
+        self._seen = seen
+
+    def close(self) -> None:
+        self._seen.sent, self._seen.received = self._running.sent, self._running.received
+        self._running.dispose()
 
 
 class _Input(io.RawIOBase):

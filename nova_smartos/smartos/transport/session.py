@@ -120,7 +120,9 @@ class Session(process.Running, connections.Watcher):
                 silent = not self._sleep()
             self._check_orphan(silent)
         with self._breaking():
-            return self._channel.recv(size)
+            chunk = self._channel.recv(size)
+        self.received += len(chunk)
+        return chunk
 
     def write(self, data: memoryview) -> int:
         self.limit.moved()

@@ -7,10 +7,10 @@ import shlex
 import time
 import weakref
 
-from nova_smartos.smartos import errors
+from nova_smartos.smartos import errors, spans
 from nova_smartos.smartos.transport import command as commands
 from nova_smartos.smartos.transport import connection as connections
-from nova_smartos.smartos.transport import local, process, session, trace
+from nova_smartos.smartos.transport import local, process, session
 from nova_smartos.smartos.transport import pool as pools
 
 # How long a command waits in the queue for a channel.
@@ -39,7 +39,6 @@ class SSH(process.Base):
         connect_timeout: float = 15.0,
         retry_seconds: float = 10.0,
         timeouts: commands.Timeouts | None = None,
-        tracer: trace.Tracer | None = None,
     ) -> None:
         """Prepare; nothing is contacted before the first command.
 
@@ -55,7 +54,7 @@ class SSH(process.Base):
             known_hosts=pathlib.Path(known_hosts_file).expanduser(),
             connect_seconds=connect_timeout,
         )
-        super().__init__(str(target), timeouts, tracer)
+        super().__init__(str(target), timeouts)
         self._target = target
         self._tool_path = tool_path
         self._pfexec = user != "root" if pfexec is None else pfexec
@@ -78,9 +77,11 @@ class SSH(process.Base):
         return line.encode("utf-8", "surrogateescape")
 
     def _new_pool(self) -> pools.Pool:
-        return pools.Pool(
-            lambda: connections.connect(self._target), most=self._most, patience=self._patience
-        )
+        return pools.Pool(self._connect, most=self._most, patience=self._patience)
+
+    def _connect(self) -> connections.Connection:
+        with spans.span("ssh connect", "connection"):
+            return connections.connect(self._target)
 
     def _start(self, command: commands.Command, limit: process.Limit) -> session.Session:
         try:
@@ -92,7 +93,10 @@ class SSH(process.Base):
     def _start_somewhere(self, command: commands.Command, limit: process.Limit) -> session.Session:
         pool = self._pool
         for pause in REFUSAL_PAUSES:
-            connection = pool.acquire(QUEUE_SECONDS)
+            connection = pool.attempt()
+            if connection is None:
+                with spans.span("wait for a channel", "wait"):
+                    connection = pool.acquire(QUEUE_SECONDS)
             limit.restart()
             try:
                 return self._start_on(connection, pool, command, limit)

@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One debug line a command, and the seam for tracing: events that a trace viewer opens."""
+"""One debug line a command, and its span where there is a trace."""
 
 import contextlib
 import logging
-import os
-import threading
+import re
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-from nova_smartos.smartos import errors
+from nova_smartos.smartos import errors, spans
 from nova_smartos.smartos.transport import command as commands
 
 LOG = logging.getLogger(__name__)
 
-#: Gets one "complete" event of the trace event format for each command.
-Tracer = Callable[[dict[str, Any]], None]
+_SUBCOMMAND = re.compile(r"[a-z][a-z-]*")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Seen:
@@ -24,23 +22,24 @@ class Seen:
     def __init__(self) -> None:
         self.returncode: int | None = None
         self.error: str | None = None
+        #: bytes that went to its standard input, and came from its standard output
+        self.sent = self.received = 0
 
 
 @contextlib.contextmanager
-def observed(node: str, command: commands.Command, tracer: Tracer | None) -> Iterator[Seen]:
+def observed(node: str, command: commands.Command) -> Iterator[Seen]:
     """Log and trace the command that the body carries out."""
     seen = Seen()
-    wall, start = time.time_ns(), time.perf_counter_ns()
+    begun_ns = time.monotonic_ns()
     try:
         yield seen
     except BaseException as error:
         seen.error = type(error).__name__
         raise
     finally:
-        nanoseconds = time.perf_counter_ns() - start
-        _log(node, command, seen, nanoseconds)
-        if tracer is not None:
-            tracer(_event(node, command, seen, wall, nanoseconds))
+        _log(node, command, seen, time.monotonic_ns() - begun_ns)
+        if spans.on():
+            _record(node, command, seen, begun_ns)
 
 
 def _log(node: str, command: commands.Command, seen: Seen, nanoseconds: int) -> None:
@@ -48,21 +47,18 @@ def _log(node: str, command: commands.Command, seen: Seen, nanoseconds: int) -> 
     LOG.debug("%s: %s: %s, %.1f ms", node, errors.shown(command.argv), end, nanoseconds / 1e6)
 
 
-def _event(
-    node: str, command: commands.Command, seen: Seen, wall: int, nanoseconds: int
-) -> dict[str, Any]:
-    return {
-        "name": command.tool,
-        "cat": "command",
-        "ph": "X",
-        "ts": wall // 1000,
-        "dur": nanoseconds // 1000,
-        "pid": os.getpid(),
-        "tid": threading.get_native_id(),
-        "args": {
-            "node": node,
-            "argv": list(command.argv),
-            "returncode": seen.returncode,
-            "error": seen.error,
-        },
-    }
+def _record(node: str, command: commands.Command, seen: Seen, begun_ns: int) -> None:
+    # the other arguments may be what a tenant wrote
+    subcommand = [word for word in command.argv[1:2] if _SUBCOMMAND.fullmatch(word)]
+    uuid = _UUID.search(" ".join(command.argv[1:]))
+    spans.record(
+        " ".join([command.tool, *subcommand]),
+        "command",
+        begun_ns,
+        node=node,
+        uuid=uuid and uuid.group(),
+        returncode=seen.returncode,
+        error=seen.error,
+        bytes_in=seen.sent,
+        bytes_out=seen.received,
+    )
