@@ -136,16 +136,15 @@ class Watch:
         """
         if not fresh or (echo and self._is_confirmed(uuid)):
             self._ensure()
-            with self._lock:
-                vm = self._vms.get(uuid)
+            # one step, for which nobody need wait for whoever holds the lock
+            vm = self._vms.get(uuid)
             if vm is not None:
                 return vm
         return self._ask(uuid)
 
     def heard(self, uuid: str) -> Vm | None:
         """What was last heard of a VM, if anything; the node is not asked."""
-        with self._lock:
-            return self._vms.get(uuid)
+        return self._vms.get(uuid)
 
     def wait(self, uuid: str, wanted: Callable[[Vm | None], bool], seconds: float) -> Vm | None:
         """The VM once it is as wanted, or as it is when the time is over.
@@ -216,8 +215,7 @@ class Watch:
 
     def paused(self, uuid: str) -> bool:
         """Whether a VM was last known to stand still."""
-        with self._lock:
-            return uuid in self._paused
+        return uuid in self._paused
 
     # Asking the node
 
@@ -230,11 +228,12 @@ class Watch:
 
     def _ensure(self) -> None:
         """Make sure that what is known is as current as it can be; raises when it is not."""
+        if self._is_known():
+            return
         with self._lock:
-            now = time.monotonic()
-            limit = self._verify_seconds if self._current else _RECENT_SECONDS
-            if now - self._known < limit:
+            if self._is_known():
                 return
+            now = time.monotonic()
             if self._failure is not None and now - self._failed < _RECENT_SECONDS:
                 raise self._failure
             look, mine = self._look, self._look is None
@@ -243,6 +242,10 @@ class Watch:
         if mine:
             self._look_at_all(look)
         look.result()
+
+    def _is_known(self) -> bool:
+        limit = self._verify_seconds if self._current else _RECENT_SECONDS
+        return time.monotonic() - self._known < limit
 
     def _look_at_all(self, look: "futures.Future[None]") -> None:
         try:
