@@ -107,6 +107,20 @@ def test_a_command_may_end_while_keys_are_exchanged(own: Factory) -> None:
     assert time.monotonic() - began < opened.wire.clear_to_send_timeout
 
 
+def test_nothing_follows_the_end_of_a_command(own: Factory) -> None:
+    ssh = own()
+    ssh.run(transport.Command(("true",)))
+    (opened,) = ssh._pool._open
+    channel = opened.open_channel()
+    # our thread is about to say that there is no more input, as paramiko's says that all is over
+    said = channel._send_eof()
+    channel.close()
+    channel.transport._send_user_message(said)
+    # the server ends a connection, with all commands on it, when it hears of a channel that is gone
+    assert ssh.run(transport.Command(("echo", "here"))).stdout == "here\n"
+    assert opened.wire.is_active()
+
+
 def test_output_and_exit_status_come_back(node: transport.SSH) -> None:
     result = node.run(shell("echo out; echo err >&2; exit 3"))
     assert (result.stdout, result.stderr, result.returncode) == ("out\n", "err\n", 3)

@@ -154,6 +154,26 @@ class _Received:
             return bool(self._pieces)
 
 
+class _Line:
+    """The transport as one channel has it: what a channel says after its end is not sent.
+
+    One thread may be about to say that there is no more input as another hears that the command is
+    over, and says so too. A server that then hears of a channel which is gone ends the connection,
+    with all commands on it.
+    """
+
+    def __init__(self, wire: "Wire") -> None:
+        self._wire = wire
+        self.over = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wire, name)
+
+    def _send_user_message(self, message: paramiko.Message) -> None:
+        message.line = self  # type: ignore[attr-defined]
+        self._wire._send_user_message(message)
+
+
 class Watcher:
     """Hears what happens to one channel, in paramiko's own thread."""
 
@@ -237,6 +257,15 @@ class Wire(paramiko.Transport):
         else:
             super()._send_user_message(message)  # type: ignore[misc]
 
+    def _send_message(self, message: paramiko.Message) -> None:
+        # what is of a channel comes here one after the other
+        line = getattr(message, "line", None)
+        if line is not None:
+            if line.over:
+                return
+            line.over = message.asbytes()[:1] == common.cMSG_CHANNEL_CLOSE
+        super()._send_message(message)  # type: ignore[misc]
+
     def _parse_newkeys(self, message: paramiko.Message) -> None:
         super()._parse_newkeys(message)  # type: ignore[misc]
         said, self._put_off = self._put_off, []
@@ -253,7 +282,7 @@ class Wire(paramiko.Transport):
         message.add_string(name)
         message.add_boolean(reply)
         message.add_string(value)
-        self._send_user_message(message)
+        channel.transport._send_user_message(message)  # type: ignore[union-attr]
 
     def request_terminal(self, channel: paramiko.Channel) -> None:
         """Have the server run what comes next on a terminal, which passes on every byte as it is.
@@ -270,7 +299,7 @@ class Wire(paramiko.Transport):
             message.add_int(number)
         off = b"".join(struct.pack("!BI", mode, 0) for mode in _COOKED_MODES)
         message.add_string(off + b"\0")
-        self._send_user_message(message)
+        channel.transport._send_user_message(message)  # type: ignore[union-attr]
 
 
 def _watched(kind: int, handler: Callable[..., None]) -> Callable[..., None]:
@@ -315,6 +344,7 @@ class Connection:
             self.retired = self.retired or not isinstance(error, paramiko.ChannelException)
             raise errors.NotStarted(f"no channel for the command: {_text(error)}") from error
         channel.in_buffer = _Received()  # type: ignore[assignment]
+        channel.transport = _Line(self.wire)  # type: ignore[assignment]
         return channel
 
     def close(self) -> None:
