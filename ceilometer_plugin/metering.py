@@ -421,16 +421,18 @@ class Metering:
         gone: Sequence[str],
         moved: Mapping[str, Mapping[str, tuple[int, int, int]]],
     ) -> list[samples.View]:
-        views = [
-            self._view(book.accounts[uuid], collected, member, zone, moved.get(uuid, {}))
-            for uuid, (collected, member, zone) in best.items()
-        ]
-        views += [
-            self._view(book.accounts[uuid], None, None, None, {})
-            for uuid in gone
+        views = []
+        seen = {uuid: (*where, moved.get(uuid, {})) for uuid, where in best.items()}
+        for uuid, where in {**seen, **{each: (None, None, None, {}) for each in gone}}.items():
+            account = book.accounts[uuid]
             # whose it was, is known once it was there in a cycle or in a final reading
-            if book.accounts[uuid].owner
-        ]
+            if not account.owner:
+                continue
+            try:
+                views.append(self._view(account, *where))
+            except (KeyError, TypeError, ValueError) as error:
+                # of one whose mark is odd, nothing can be told; of the others all
+                LOG.error("Instance %s gives no samples, its mark is odd: %r", uuid, error)
         return views
 
     def _view(
@@ -441,16 +443,12 @@ class Metering:
         zone: collection.Zone | None,
         moved: Mapping[str, tuple[int, int, int]],
     ) -> samples.View:
-        births = dict(account.births)
-        # durable with the next commit: after a crash they are rather given twice than never
-        account.announce()
         totals = account.totals()
         given_ns, given = self._given.get(account.uuid, (account.read_ns, None))
         # one that is gone was last read before it was last told of, if it did not run any more
         wall = collected.wall_ns if collected else max(account.read_ns, given_ns)
-        self._given[account.uuid] = wall, totals
         quality = self._quality(account)
-        return samples.View(
+        view = samples.View(
             account=account,
             totals=totals,
             given=given if wall - given_ns > samples.LONG_NS else None,
@@ -458,12 +456,16 @@ class Metering:
             zone=zone,
             usage=collected.usage if collected else {},
             moved=moved,
-            births=births,
+            births=dict(account.births),
             scripts=collected.scripts if collected and zone else None,
             wall_ns=wall,
             quality=quality,
             probed_quality=self._probed_quality(collected) or quality,
         )
+        self._given[account.uuid] = wall, totals
+        # durable with the next commit: after a crash they are rather given twice than never
+        account.announce()
+        return view
 
     def _probed_quality(self, collected: collection.Collected | None) -> str:
         """What DTrace lost before this; "" for nothing."""

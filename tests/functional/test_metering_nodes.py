@@ -122,6 +122,20 @@ def test_a_node_that_speaks_nonsense_stops_no_other(both: Two) -> None:
     assert sorted(row[FAILED] for row in found.values() if FAILED in row) == [0, 1]
 
 
+def test_a_mark_that_lacks_something_stops_no_other(
+    both: Two, caplog: pytest.LogCaptureFixture
+) -> None:
+    (first, _) = both.nodes
+    told = json.loads(metered.mark("odd")[identity.KEY])
+    del told["flavor"]["ram"]
+    odd = first.create("odd", internal_metadata={identity.KEY: json.dumps(told)})
+    there = first.create("even")
+    found = waits.until(lambda: (again := both.poll()) and there in again and again, "the other")
+    assert "cpu" in found[there]
+    assert odd not in found
+    assert [each for each in caplog.messages if odd in each and "ram" in each]
+
+
 def test_an_instance_that_moves_keeps_its_total(both: Two) -> None:
     first, second = both.nodes
     uuid = str(uuids.uuid4())
