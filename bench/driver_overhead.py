@@ -8,7 +8,6 @@ is kept. Nova's services do not run: the driver is called as ComputeManager call
 
 import contextlib
 import io
-import itertools
 import os
 import pathlib
 import shlex
@@ -21,7 +20,7 @@ import uuid
 import warnings
 
 from bench import nodes, report
-from tests import emulated
+from bench import transport as openssh
 
 # as nova-compute begins
 os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "True"
@@ -31,9 +30,6 @@ with warnings.catch_warnings():
     from nova import monkey_patch
 
     monkey_patch.patch()
-    import fixtures
-    from nova import context as nova_context
-    from nova.tests import fixtures as nova_fixtures
     from nova.virt import fake
     from nova.virt import node as nova_node
     from oslo_utils import uuidutils
@@ -44,7 +40,7 @@ with warnings.catch_warnings():
     from nova_smartos.smartos import node, transport
     from tests.faults import operations
     from tests.faults import world as worlds
-    from tests.functional import cloud, images
+    from tests.functional import cloud
 
 PAIRS, UNCACHED = 7, 3
 #: What the driver may take besides: the issue's own number.
@@ -122,21 +118,10 @@ class World(worlds.World):
     """A driver that reaches its node over SSH, and whose node and waits are as they are."""
 
     def _setUp(self) -> None:
-        self._numbers = itertools.count(10)
-        self.scaffold = cloud.Scaffold()
-        self.addCleanup(self._down)
-        self.scaffold.setUp()
-        self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        options = ("--speed", "1", "--nic-tag", "external", "--ssh", "127.0.0.1:0")
-        self.node = self.useFixture(emulated.EmulatedNode(*options))
+        self._begin("--speed", "1", "--ssh", "127.0.0.1:0")
         self._options()
-        self.glance = self.scaffold.useFixture(images.Glance(self.scaffold))
-        self.scaffold.useFixture(nova_fixtures.NeutronFixture(self.scaffold))
-        self.context = nova_context.get_admin_context()
+        self._serve()
         self.scaffold.stub_out("nova_smartos.conf.connect", self._connected)
-        self._images: dict[str, str] = {}
-        self._bytes: dict[str, tuple[dict[str, str], bytes]] = {}
-        self.other = None
         # whose signatures are Nova's, without types
         made: typing.Any = driver_module.SmartOSDriver
         self.driver = made(fake.FakeVirtAPI())
@@ -174,11 +159,10 @@ def run(found: report.Report) -> None:
     """Measure launches in pairs, and count what operations send."""
     warnings.simplefilter("ignore")
     with World() as world, tempfile.TemporaryDirectory() as folder:
-        ssh = _ssh(world, pathlib.Path(folder) / "control")
-        try:
-            _launches(found, world, ssh)
-        finally:
-            nodes.run([*ssh, "-O", "exit"])
+        kept = openssh.OpenSSH(world.node.facts()["ssh"], pathlib.Path(folder) / "control")
+        kept.run()
+        with contextlib.closing(kept):
+            _launches(found, world, kept.words)
         _sent(found, world)
 
 
@@ -255,20 +239,3 @@ def _shown(command: transport.Command) -> str:
     """The tool, and what it is to do."""
     words = [each for each in command.argv if not uuidutils.is_uuid_like(each)]
     return " ".join(words[:2])
-
-
-def _ssh(world: World, control: pathlib.Path) -> list[str]:
-    """OpenSSH to the node, with a connection that is kept and is there already."""
-    facts = world.node.facts()["ssh"]
-    options = {
-        "UserKnownHostsFile": facts["known_hosts"],
-        "BatchMode": "yes",
-        "ControlPath": control,
-        "ControlMaster": "auto",
-        "ControlPersist": "yes",
-    }
-    flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    where = ["-p", str(facts["port"]), f"{facts['user']}@{facts['host']}"]
-    words = ["ssh", "-F", "none", "-i", facts["identity"], *flags, *where]
-    subprocess.run([*words, "true"], capture_output=True, check=True)
-    return words

@@ -31,6 +31,8 @@ ROUNDS = {1: 30, 10: 7, 50: 3}
 PAIRS, PAIR_BYTES = 5, GIB // 2
 #: What ssh ends with when not the command failed, but the connection.
 _NO_CONNECTION = 255
+#: How often a command is tried at most that finds no place.
+_TRIES = 100
 _WAYS = {"down": "from the node", "up": "to the node"}
 _TRUE = transport.Command(("true",))
 
@@ -44,24 +46,25 @@ class OpenSSH:
             options += [f"ControlPath={control}", "ControlMaster=auto", "ControlPersist=yes"]
         flags = [word for option in options for word in ("-o", option)]
         where = ["-p", str(facts["port"]), f"{facts['user']}@{facts['host']}"]
-        self._words = ["ssh", "-F", "none", "-i", str(facts["identity"]), *flags, *where]
+        self.words = ["ssh", "-F", "none", "-i", str(facts["identity"]), *flags, *where]
         #: how often there was no place for a command, which was then tried again
         self.refused = 0
 
     def run(self) -> None:
         """Run a command that does nothing."""
-        while True:
-            done = subprocess.run([*self._words, "true"], capture_output=True, check=False)
+        for _ in range(_TRIES):
+            done = subprocess.run([*self.words, "true"], capture_output=True, check=False)
             if done.returncode != _NO_CONNECTION:
                 done.check_returncode()
                 return
             self.refused += 1
+        raise RuntimeError(f"ssh finds no place: {done.stderr.decode(errors='replace').strip()}")
 
     def down(self, path: pathlib.Path) -> int:
         """Read a file of the node; how many bytes came."""
         moved = 0
         with subprocess.Popen(
-            [*self._words, "cat", str(path)], stdout=subprocess.PIPE, bufsize=0
+            [*self.words, "cat", str(path)], stdout=subprocess.PIPE, bufsize=0
         ) as process:
             assert process.stdout is not None
             while chunk := process.stdout.read(CHUNK):
@@ -72,7 +75,7 @@ class OpenSSH:
         """Send bytes that the node counts."""
         chunk = bytes(CHUNK)
         with subprocess.Popen(
-            [*self._words, "wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*self.words, "wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as process:
             assert process.stdin is not None and process.stdout is not None
             for _ in range(size // CHUNK):
@@ -82,12 +85,12 @@ class OpenSSH:
 
     def cipher(self) -> str:
         """What a new connection is encrypted with."""
-        told = subprocess.run([*self._words, "-v", "true"], capture_output=True, check=True)
+        told = subprocess.run([*self.words, "-v", "true"], capture_output=True, check=True)
         return told.stderr.decode().partition("server->client cipher: ")[2].split()[0]
 
     def close(self) -> None:
         """Give up the connection that is kept."""
-        nodes.run([*self._words, "-O", "exit"])
+        nodes.run([*self.words, "-O", "exit"])
 
 
 def run(found: report.Report) -> None:

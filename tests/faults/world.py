@@ -99,33 +99,40 @@ class World(fixtures.Fixture):
     """Everything that a case needs; `driver` is the present one's."""
 
     def _setUp(self) -> None:
-        self._numbers = itertools.count(10)
-        self.scaffold = cloud.Scaffold()
-        self.addCleanup(self._down)
-        self.scaffold.setUp()
-        self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        self.node = self.useFixture(
-            emulated.EmulatedNode("--speed", cloud.SPEED, "--nic-tag", "external")
-        )
+        self._begin("--speed", cloud.SPEED)
         self._configure()
-        self.glance = self.scaffold.useFixture(images.Glance(self.scaffold))
-        # whom the metadata service asks for security groups
-        self.scaffold.useFixture(cloud.nova_fixtures.NeutronFixture(self.scaffold))
-        self.context = nova_context.get_admin_context()
+        self._serve()
         carrier = faulty.Direct(self.node.directory, self.node.tools)
         self.gz = node_module.Node(carrier)
         self.transport = faulty.Faulty(carrier, self.act_on_node)
         self._carrier: Any = self.transport
         self.driver: Any = None
-        self.other: Other | None = None
-        self._images: dict[str, str] = {}
-        self._bytes: dict[str, tuple[dict[str, str], bytes]] = {}
         self._make_strangers()
         self.start()
         self.addCleanup(self.stop)
         self._bring_images()
         #: The node without a server of Nova's.
         self.before = self.picture(self.observed())
+
+    def _begin(self, *node_options: str) -> None:
+        """Nova's databases, and a node."""
+        self._numbers = itertools.count(10)
+        self.scaffold = cloud.Scaffold()
+        self.addCleanup(self._down)
+        self.scaffold.setUp()
+        self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        node = emulated.EmulatedNode("--nic-tag", "external", *node_options)
+        self.node = self.useFixture(node)
+        self.other: Other | None = None
+
+    def _serve(self) -> None:
+        """What Nova asks of others."""
+        self.glance = self.scaffold.useFixture(images.Glance(self.scaffold))
+        # whom the metadata service asks for security groups
+        self.scaffold.useFixture(cloud.nova_fixtures.NeutronFixture(self.scaffold))
+        self.context = nova_context.get_admin_context()
+        self._images: dict[str, str] = {}
+        self._bytes: dict[str, tuple[dict[str, str], bytes]] = {}
 
     def _bring_images(self) -> None:
         for kind in ("zone", "minimal", "lx", "disk"):
