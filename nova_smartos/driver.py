@@ -65,6 +65,7 @@ class SmartOSDriver(driver.ComputeDriver):
         smartos_conf.register(CONF)
         spans.start(CONF[smartos_conf.GROUP].trace_file)
         self._locks = locks.Locks()
+        self._latest = guest.Latest()
         #: launches that found the node away: Nova deletes them at once, before it tries another
         self._not_begun: set[str] = set()
         #: what goes to other nodes now
@@ -789,7 +790,7 @@ class SmartOSDriver(driver.ComputeDriver):
         with errors.translated():
             resources = self._host.resources()
             # the one thing that Nova does with every driver again and again
-            guest.tell_all(self._node, self._locks, self._watch.vms())
+            guest.tell_all(self._node, self._locks, self._watch.vms(), self._latest)
             for vm in self._watch.vms().values():
                 self._consoles.record(vm)
         return resources

@@ -6,10 +6,12 @@ a zone mounts: nothing here opens a file below the root of a VM.
 """
 
 import dataclasses
+import datetime
 import io
 import pathlib
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,7 @@ from nova.network import model
 from nova.virt import configdrive
 from oslo_concurrency import processutils
 from oslo_log import log
+from oslo_utils import timeutils
 
 from nova_smartos.operations import locks
 from nova_smartos.smartos import errors, node, spans, vms
@@ -33,6 +36,11 @@ _PROVISION_FAILURE = "/var/svc/provision_failure"
 _SECONDS_IN_GUEST = 60.0
 # what is told can be learned of an instance from these, and from what each instance has
 _NEEDED = ["metadata", "system_metadata", "info_cache"]
+# All instances of the host are read so often; in between only the latest, so many at most.
+_ALL_SECONDS = 600.0
+_LATEST = 50
+# The clocks of a cloud may differ by this.
+_CLOCKS_SECONDS = 120
 # bcrypt takes no more
 _MAX_HASHED_BYTES = 72
 # An environment of our own, and the two places in which images of SmartOS keep their programs.
@@ -157,19 +165,58 @@ def tell(
     return told
 
 
+class Latest:
+    """Which instances of this host may have changed: most looks ask Nova for the latest alone.
+
+    A change of metadata or name shows in the moment at which Nova last wrote an instance, one of
+    its network information does not: for that all are read, less often.
+    """
+
+    def __init__(self) -> None:
+        self._all_read = float("-inf")
+        self._looked = timeutils.utcnow(with_timezone=True)
+
+    def instances(self) -> Sequence[objects.Instance]:
+        """Those that Nova has written since a little before the last look, or all."""
+        began, begun_at = time.monotonic(), timeutils.utcnow(with_timezone=True)
+        found = None
+        if began - self._all_read < _ALL_SECONDS:
+            found = self._written()
+        if found is None:
+            found = list(_instances())
+            self._all_read = began
+        self._looked = begun_at
+        return found
+
+    def _written(self) -> list[objects.Instance] | None:
+        """None if there may be more than were asked for."""
+        # the clocks of those who write may differ from ours
+        since = self._looked - datetime.timedelta(seconds=_CLOCKS_SECONDS)
+        latest = _instances(sort_key="updated_at", sort_dir="desc", limit=_LATEST)
+        found = [each for each in latest if each.updated_at and each.updated_at >= since]
+        return found if len(found) < _LATEST else None
+
+
+def _instances(**which: Any) -> objects.InstanceList:
+    return objects.InstanceList.get_by_filters(
+        context.get_admin_context(),
+        {"host": CONF.host, "deleted": False},
+        expected_attrs=[*_NEEDED, "flavor"],
+        use_slave=True,
+        **which,
+    )
+
+
 @spans.step
-def tell_all(gz: node.Node, changes: locks.Locks, machines: Mapping[str, vms.Vm]) -> list[str]:
-    """Ask Nova for the instances of this host, and tell those that nobody changes.
+def tell_all(
+    gz: node.Node, changes: locks.Locks, machines: Mapping[str, vms.Vm], latest: Latest
+) -> list[str]:
+    """Ask Nova what has changed on this host, and tell guests of it that nobody else changes.
 
     Nova's own periodic work, which calls this, goes on whatever becomes of it.
     """
     try:
-        instances = objects.InstanceList.get_by_host(
-            context.get_admin_context(),
-            CONF.host,
-            expected_attrs=[*_NEEDED, "flavor"],
-            use_slave=True,
-        )
+        instances = latest.instances()
     except Exception:
         LOG.exception("Nova could not be asked for the instances of this host")
         return []

@@ -170,7 +170,7 @@ class _Services(Scaffold, integrated_helpers.PlacementInstanceHelperMixin):
         self.api = self.admin_api = self.api_fixture.admin_api
         self.api.microversion = "latest"
         self.api_fixture.api.microversion = "latest"
-        self.start_service("conductor")
+        self.conductor = self.start_service("conductor")
         self.scheduler_service = self.start_service("scheduler")
 
 
