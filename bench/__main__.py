@@ -11,7 +11,7 @@ import sys
 
 from bench import picture, report
 
-HARNESS = ("__init__", "__main__", "picture", "report", "nodes", "cloud", "computes")
+HARNESS = ("__init__", "__main__", "picture", "report", "nodes", "cloud", "computes", "crowd")
 
 
 def names() -> list[str]:

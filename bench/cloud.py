@@ -13,16 +13,19 @@ import http.client
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import amqp
 
+from bench import crowd as crowds
+from bench import nodes, report
 from gate.cloud import install, model, processes
 
 OURS, FLOOR, LIBVIRT = "node1", "fake", "libvirt"
@@ -30,6 +33,8 @@ OURS, FLOOR, LIBVIRT = "node1", "fake", "libvirt"
 WAIT = "boot-seconds"
 #: A cloud that is up here, or will be, is used and left up.
 KEPT = os.environ.get("SMARTOS_BENCH_CLOUD")
+#: How often a VM is created by hand.
+BY_HAND = 5
 #: The longest that bringing the cloud up may take, and that N servers may until all are ACTIVE.
 UP_SECONDS = 1800
 BOOT_SECONDS = 300.0
@@ -70,9 +75,24 @@ class Cloud:
         """Listen no more."""
         self._news.close()
 
-    def floor_waits(self, seconds: float) -> None:
-        """Have each boot on the floor take so long."""
-        (self.model.base / "state/nova" / FLOOR / WAIT).write_text(str(seconds))
+    def floor_waits(self, found: report.Report) -> None:
+        """Have a boot on the floor take as long as `vmadm create` of one on the node, by hand."""
+        made, _ = self.boot(OURS, 1, port=False)
+        vmadm = nodes.tool(self.node, "vmadm")
+        vm = json.loads(nodes.run([vmadm, "get", made[0]]))
+        self.delete(made)
+        payload = {key: vm[key] for key in ("brand", "image_uuid", "max_physical_memory", "quota")}
+        times = []
+        for _ in range(BY_HAND):
+            self.rest()
+            start = time.perf_counter()
+            by_hand = nodes.create(self.node, payload)
+            times.append(time.perf_counter() - start)
+            nodes.run([vmadm, "delete", by_hand])
+        wait = statistics.median(times)
+        (self.model.base / "state/nova" / FLOOR / WAIT).write_text(str(wait))
+        meaning = "seconds of one `vmadm create` by hand, median: what the floor waits"
+        found.figure("by_hand_s", wait, meaning)
 
     @property
     def node(self) -> pathlib.Path:
@@ -108,9 +128,36 @@ class Cloud:
         self._at_once([("DELETE", f"/v2.1/servers/{each}", "") for each in ids])
         self._news.wait(ids, "DELETED", BOOT_SECONDS)
 
-    def rest(self) -> None:
+    def crowd(self, host: str, server: str, count: int) -> None:
+        """Let a host have so many more instances, copies of one that it has; its service restarts.
+
+        They are written directly: Nova's records, and what the node tells of its VMs.
+        """
+        names = json.loads(self._computes("crowd", host, server, str(count)))
+        if host == OURS:
+            crowds.show(self.node, server, names[server], names)
+        self._computes("restart", host)
+
+    def disperse(self, host: str) -> None:
+        """Undo it."""
+        self._computes("disperse", host)
+        if host == OURS:
+            crowds.hide(self.node)
+        self._computes("restart", host)
+
+    def nodes(self) -> dict[str, str]:
+        """The uuids of the hosts' resource providers."""
+        found = self._ask("GET", "/v2.1/os-hypervisors/detail")["hypervisors"]
+        return {each["service"]["host"]: each["id"] for each in found}
+
+    def rss_mib(self, service: str) -> float:
+        """The memory that a service has, with what it had run."""
+        own = [each for each in processes.running(self.model.base) if each.service == service]
+        return sum(_rss_mib(each.pid) for each in own)
+
+    def rest(self, seconds: float = _REST_SECONDS) -> None:
         """Wait until the cloud has no more to do of what was asked before."""
-        until = time.monotonic() + _REST_SECONDS
+        until = time.monotonic() + seconds
         before = sum(self.cpu().values())
         while time.monotonic() < until:
             time.sleep(_REST_SLICE)
@@ -118,7 +165,7 @@ class Cloud:
             if after - before < _REST * _REST_SLICE:
                 return
             before = after
-        raise RuntimeError(f"the cloud is not at rest after {_REST_SECONDS} s")
+        raise RuntimeError(f"the cloud is not at rest after {seconds} s")
 
     def cpu(self) -> dict[str, float]:
         """The processor time that each service has used, with that of what it had run."""
@@ -130,30 +177,40 @@ class Cloud:
     def _at_once(self, requests: list[tuple[str, str, str]]) -> tuple[float, list[Any]]:
         """Send requests at one moment, each on a connection of its own."""
         barrier = threading.Barrier(len(requests) + 1)
-        address = (model.HOST, self.model.ports["nova-api"])
+
+        def ready() -> None:
+            barrier.wait(BOOT_SECONDS)
+
+        with concurrent.futures.ThreadPoolExecutor(len(requests)) as pool:
+            futures = [pool.submit(self._ask, *request, ready) for request in requests]
+            barrier.wait(BOOT_SECONDS)
+            moment = time.monotonic()
+            return moment, [future.result() for future in futures]
+
+    def _ask(
+        self, method: str, path: str, body: str = "", ready: Callable[[], None] = lambda: None
+    ) -> Any:
+        """Send a request to Nova, once connected and `ready`; the answer."""
+        connection = http.client.HTTPConnection(
+            model.HOST, self.model.ports["nova-api"], timeout=BOOT_SECONDS
+        )
         headers = {
             "Content-Type": "application/json",
             "OpenStack-API-Version": "compute 2.90",
             "X-Auth-Token": self._token,
         }
+        connection.connect()
+        with contextlib.closing(connection):
+            ready()
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        if answer.status >= 300:
+            raise RuntimeError(f"{method} {path}: {answer.status} {text!r}")
+        return json.loads(text) if text else None
 
-        def send(method: str, path: str, body: str) -> Any:
-            connection = http.client.HTTPConnection(*address, timeout=BOOT_SECONDS)
-            connection.connect()
-            with contextlib.closing(connection):
-                barrier.wait(BOOT_SECONDS)
-                connection.request(method, path, body, headers)
-                answer = connection.getresponse()
-                text = answer.read()
-            if answer.status >= 300:
-                raise RuntimeError(f"{method} {path}: {answer.status} {text!r}")
-            return json.loads(text) if text else None
-
-        with concurrent.futures.ThreadPoolExecutor(len(requests)) as pool:
-            futures = [pool.submit(send, *request) for request in requests]
-            barrier.wait(BOOT_SECONDS)
-            moment = time.monotonic()
-            return moment, [future.result() for future in futures]
+    def _computes(self, what: str, *words: str) -> str:
+        return _computes(self.model.base, what, *words)
 
     def _log_in(self) -> str:
         user = {"name": "admin", "domain": {"id": "default"}, "password": self.model.password}
@@ -176,15 +233,12 @@ class Cloud:
             return answer.headers["X-Subject-Token"]
 
 
-class Notifications:
-    """What Nova tells of its servers, and when that arrived here."""
+class Ear:
+    """Hears what is sent with a routing key on Nova's exchange, besides those it is for."""
 
-    def __init__(self, cloud: model.Cloud) -> None:
-        self._news = threading.Condition()
-        self._seen: dict[tuple[str, str], float] = {}
-        self._failed: dict[str, str] = {}
+    def __init__(self, cloud: model.Cloud, key: str, queue: str = "") -> None:
+        """Hear it with a queue of our own, or with one of Nova's."""
         self._ended = threading.Event()
-        self._deaf = False
         self._connection = amqp.Connection(
             f"{model.HOST}:{cloud.ports['rabbitmq']}",
             userid="smartos",
@@ -192,11 +246,12 @@ class Notifications:
         )
         self._connection.connect()
         channel = self._connection.channel()
-        # as Nova declares it, should it have told nothing yet
+        # as Nova declares it, should it have sent nothing yet
         channel.exchange_declare("nova", "topic", durable=False, auto_delete=False)
-        channel.queue_declare(_QUEUE, durable=False, exclusive=False, auto_delete=False)
-        channel.queue_bind(_QUEUE, "nova", _QUEUE)
-        channel.basic_consume(_QUEUE, no_ack=True, callback=self._hear)
+        own = not queue
+        found, *_ = channel.queue_declare(queue, durable=False, exclusive=own, auto_delete=own)
+        channel.queue_bind(found, "nova", key)
+        channel.basic_consume(found, no_ack=True, callback=self._take)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -205,6 +260,34 @@ class Notifications:
         self._ended.set()
         self._thread.join()
         self._connection.close()
+
+    def _listen(self) -> None:
+        try:
+            while not self._ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    self._connection.drain_events(timeout=0.5)
+        finally:
+            self._deafened()
+
+    def _take(self, message: Any) -> None:
+        self._hear(json.loads(json.loads(message.body)["oslo.message"]))
+
+    def _hear(self, told: Any) -> None:
+        raise NotImplementedError
+
+    def _deafened(self) -> None:
+        """There is nothing more to come."""
+
+
+class Notifications(Ear):
+    """What Nova tells of its servers, and when that arrived here."""
+
+    def __init__(self, cloud: model.Cloud) -> None:
+        self._news = threading.Condition()
+        self._seen: dict[tuple[str, str], float] = {}
+        self._failed: dict[str, str] = {}
+        self._deaf = False
+        super().__init__(cloud, _QUEUE, _QUEUE)
 
     def wait(self, ids: list[str], what: str, seconds: float) -> list[float]:
         """When each of these servers was SPAWNING, became ACTIVE or was DELETED."""
@@ -222,20 +305,14 @@ class Notifications:
                 raise RuntimeError(f"not {what}, or not told so in {seconds:.0f} s: {missing}")
             return [self._seen[each, what] for each in ids]
 
-    def _listen(self) -> None:
-        try:
-            while not self._ended.is_set():
-                with contextlib.suppress(TimeoutError):
-                    self._connection.drain_events(timeout=0.5)
-        finally:
-            # who waits must not wait for us
-            with self._news:
-                self._deaf = True
-                self._news.notify_all()
+    def _deafened(self) -> None:
+        # who waits must not wait for us
+        with self._news:
+            self._deaf = True
+            self._news.notify_all()
 
-    def _hear(self, message: Any) -> None:
+    def _hear(self, told: Any) -> None:
         now = time.monotonic()
-        told = json.loads(json.loads(message.body)["oslo.message"])
         event = told["event_type"]
         server = told["payload"]["nova_object.data"]
         if not event.startswith("instance."):
@@ -267,11 +344,24 @@ def up(*hosts: str) -> Iterator[Cloud]:
         if not kept.exists():
             node = ("--emulated", "ssh", "--speed", "1")
             _command(base, "up", "--fresh", "--with", "bench", *node)
-            python = ("env", f"PYTHONPATH={install.ROOT}", "python", "-m", "bench.computes")
-            kept.write_text(_command(base, "exec", "--", *python, "add", str(base), *hosts))
-        cloud = Cloud(base, json.loads(kept.read_text().splitlines()[-1]))
+            kept.write_text(_computes(base, "add", *hosts))
+        cloud = Cloud(base, json.loads(kept.read_text()))
         stack.callback(cloud.close)
         yield cloud
+
+
+def _computes(base: pathlib.Path, what: str, *words: str) -> str:
+    """Run bench.computes in the cloud's environment; the last line that it printed."""
+    python = ("env", f"PYTHONPATH={install.ROOT}", "python", "-m", "bench.computes")
+    return _command(base, "exec", "--", *python, what, str(base), *words).splitlines()[-1]
+
+
+def _rss_mib(pid: int) -> float:
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(line.split()[1]) for line in status.splitlines() if line[:6] == "VmRSS:") / 1024
 
 
 def _command(base: pathlib.Path, *words: str) -> str:

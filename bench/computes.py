@@ -10,20 +10,35 @@ import os
 import pathlib
 import sys
 import time
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
 # first, as Nova decides here how its threads are made
 import nova.cmd.compute
 import nova.conf
+import pymysql
+import pymysql.cursors
+from nova import context, objects
 from nova.virt import fake
 
 from bench import cloud as clouds
-from gate.cloud import contents, files, install, model, processes, schemas, services
+from gate.cloud import contents, files, install, model, processes, schemas, services, up
 
 FLAVOR = "bench"
 #: Where Debian puts its Python bindings of libvirt, which no other package may have.
 _DEBIAN = "/usr/lib/python3/dist-packages"
 _DISK_BYTES = 64 * 1024
+#: Nova's records of an instance, and what names it there.
+_TABLES = {
+    "instances": "uuid",
+    "instance_extra": "instance_uuid",
+    "instance_info_caches": "instance_uuid",
+    "instance_system_metadata": "instance_uuid",
+}
+#: Copies have numbers from here on.
+_FIRST = 1_000_000
+_BATCH = 500
 
 CONF = nova.conf.CONF
 
@@ -31,16 +46,19 @@ CONF = nova.conf.CONF
 class WaitingDriver(fake.FakeDriver):  # type: ignore[misc]
     """Nova's fake driver, on a hypervisor whose boots take their time."""
 
+    def init_host(self, host: str) -> None:
+        super().init_host(host)
+        # those that it had before it was started again
+        for each in objects.InstanceList.get_by_host(context.get_admin_context(), host):
+            self.instances[each.uuid] = fake.FakeInstance(each.name, each.power_state, each.uuid)
+
     def spawn(self, *arguments: Any, **named: Any) -> None:
         super().spawn(*arguments, **named)
         time.sleep(float(pathlib.Path(CONF.state_path, clouds.WAIT).read_text()))
 
 
-def add(base: pathlib.Path, hosts: list[str]) -> dict[str, Any]:
+def add(cloud: model.Cloud, *hosts: str) -> dict[str, Any]:
     """Start the nova-computes; what a client needs to boot on them."""
-    cloud = model.Cloud.load(base)
-    if cloud is None:
-        raise services.Failed(f"there is no cloud in {base}")
     _bind_ports(cloud, hosts)
     admin = contents.connect(cloud)
     admin.compute.create_flavor(id=FLAVOR, name=FLAVOR, vcpus=1, ram=64, disk=1)
@@ -58,7 +76,7 @@ def add(base: pathlib.Path, hosts: list[str]) -> dict[str, Any]:
     return {"images": images, "network": network, "flavor": FLAVOR}
 
 
-def _bind_ports(cloud: model.Cloud, hosts: list[str]) -> None:
+def _bind_ports(cloud: model.Cloud, hosts: Sequence[str]) -> None:
     """Let Neutron bind ports of these hosts as it does for a node."""
     known = files.network(cloud)["smartos"]
     (node, *_) = cloud.nodes
@@ -115,11 +133,16 @@ def _start(cloud: model.Cloud, host: str, sections: dict[str, dict[str, object]]
     state = cloud.folder("state", "nova", host)
     cloud.folder("state", "nova", host, "instances")
     config = {**sections, "DEFAULT": {"host": host, "state_path": state, **sections["DEFAULT"]}}
-    path = files.put(cloud, f"nova/{host}.conf", config)
+    files.put(cloud, f"nova/{host}.conf", config)
+    _run(cloud, host)
+
+
+def _run(cloud: model.Cloud, host: str) -> None:
     name = f"nova-compute-{host}"
-    nova_conf = cloud.base / "etc/nova/nova.conf"
     words = [sys.executable, "-m", "bench.computes", "run"]
-    words += ["--config-file", str(nova_conf), "--config-file", str(path)]
+    for path in ("nova/nova.conf", f"nova/{host}.conf"):
+        words += ["--config-file", str(cloud.base / "etc" / path)]
+    before = services.compute_reports(cloud, host)
     process = processes.start(
         cloud,
         name,
@@ -130,7 +153,63 @@ def _start(cloud: model.Cloud, host: str, sections: dict[str, dict[str, object]]
             "PYTHONWARNINGS": "ignore",
         },
     )
-    services.ready(cloud, name, lambda: services.compute_reports(cloud, host) > 0, process)
+    services.ready(cloud, name, lambda: services.compute_reports(cloud, host) > before, process)
+
+
+def restart(cloud: model.Cloud, host: str) -> None:
+    """End a nova-compute, and start it again as it was."""
+    processes.stop(cloud.base, which=lambda process: process.service == f"nova-compute-{host}")
+    if host == clouds.OURS:
+        up.compute(cloud, host)
+    else:
+        _run(cloud, host)
+
+
+def crowd(cloud: model.Cloud, host: str, server: str, count: int) -> dict[str, str]:
+    """Write copies of a server's records; the names of their instances, and its own, by uuid."""
+    named = CONF.instance_name_template
+    with _database(cloud) as database, database.cursor() as cursor:
+        cursor.execute("SELECT COALESCE(MAX(id), 0) AS last FROM instances")
+        first = max(_FIRST, cursor.fetchone()["last"] + 1)
+        made = {str(uuid.uuid4()): first + number for number in range(count)}
+        for table, key in _TABLES.items():
+            cursor.execute(f"SELECT * FROM {table} WHERE {key} = %s", server)
+            for row in cursor.fetchall():
+                own = row.pop("id")
+                if table == "instances":
+                    name = named % own
+                columns = ", ".join(f"`{column}`" for column in ("id", *row))
+                query = (
+                    f"INSERT INTO {table} ({columns}) VALUES ({', '.join(['%s'] * (len(row) + 1))})"
+                )
+                many = [
+                    (number if table == "instances" else None, *{**row, key: each}.values())
+                    for each, number in made.items()
+                ]
+                for start in range(0, count, _BATCH):
+                    cursor.executemany(query, many[start : start + _BATCH])
+    return {server: name, **{each: named % number for each, number in made.items()}}
+
+
+def disperse(cloud: model.Cloud, host: str) -> None:
+    """Remove all copies that a host has."""
+    those = "SELECT uuid FROM instances WHERE id >= %s AND host = %s"
+    with _database(cloud) as database, database.cursor() as cursor:
+        for table, key in reversed(_TABLES.items()):
+            query = f"DELETE FROM {table} WHERE {key} IN (SELECT uuid FROM ({those}) AS copies)"
+            cursor.execute(query, (_FIRST, host))
+
+
+def _database(cloud: model.Cloud) -> Any:
+    return pymysql.connect(
+        host=model.HOST,
+        port=cloud.ports["mariadb"],
+        user="smartos",
+        password=cloud.password,
+        database="nova",
+        autocommit=True,
+        cursorclass=pymysql.cursors.DictCursor,
+    )
 
 
 def _disk(cloud: model.Cloud, admin: Any) -> str:
@@ -148,15 +227,30 @@ def _disk(cloud: model.Cloud, admin: Any) -> str:
 
 
 def main(words: list[str]) -> None:
-    """`add BASE HOST…`, or `run` with nova-compute's own options."""
-    if words[0] == "add":
-        print(json.dumps(add(pathlib.Path(words[1]), words[2:])))
+    """`WHAT BASE …` changes the cloud, or `run` with nova-compute's own options."""
+    what, *rest = words
+    if what == "run":
+        # where Nova looks for drivers; and its other ones need libvirt's bindings
+        sys.modules["nova.virt.bench"] = sys.modules[__name__]
+        sys.path.append(_DEBIAN)
+        sys.argv = ["nova-compute", *rest]
+        nova.cmd.compute.main()
         return
-    # where Nova looks for drivers; and its other ones need libvirt's bindings
-    sys.modules["nova.virt.bench"] = sys.modules[__name__]
-    sys.path.append(_DEBIAN)
-    sys.argv = ["nova-compute", *words[1:]]
-    nova.cmd.compute.main()
+    base, *rest = rest
+    cloud = model.Cloud.load(pathlib.Path(base))
+    if cloud is None:
+        raise services.Failed(f"there is no cloud in {base}")
+    answer: Any = None
+    if what == "add":
+        answer = add(cloud, *rest)
+    elif what == "crowd":
+        host, server, count = rest
+        answer = crowd(cloud, host, server, int(count))
+    elif what == "disperse":
+        disperse(cloud, *rest)
+    else:
+        restart(cloud, *rest)
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":

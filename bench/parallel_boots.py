@@ -8,14 +8,12 @@ The floor is Nova's fake driver made to wait as long as a `vmadm create` of the 
 stands beside it with QEMU, whose machines have nothing to boot.
 """
 
-import json
 import os
 import statistics
-import time
 import typing
 
 from bench import cloud as clouds
-from bench import nodes, report
+from bench import report
 
 #: How many servers at once, and how many pairs of runs.
 PAIRS = {1: 5, 2: 5, 5: 5, 10: 5, 20: 5, 50: 1}
@@ -24,7 +22,6 @@ PORTS = (False, True)
 WARM = 5
 #: So often on libvirt, and up to so many servers: their machines want this one's processors.
 LIBVIRT_RUNS, LIBVIRT_MOST = 2, 20
-BY_HAND = 5
 WANT = "<= 1.05"
 _NAMES = {clouds.OURS: "ours", clouds.FLOOR: "floor", clouds.LIBVIRT: "libvirt"}
 
@@ -42,7 +39,7 @@ def run(found: report.Report) -> None:
     most = int(os.environ.get("SMARTOS_BENCH_PAIRS", max(PAIRS.values())))
     pairs = {count: min(PAIRS[count], most) for count in counts or PAIRS}
     with clouds.up(clouds.FLOOR, clouds.LIBVIRT) as cloud:
-        floor_waits(found, cloud)
+        cloud.floor_waits(found)
         for port in PORTS:
             for host in (clouds.OURS, clouds.FLOOR):
                 _boot(cloud, host, WARM, port=port)
@@ -52,26 +49,6 @@ def run(found: report.Report) -> None:
         for count in pairs:
             if count <= LIBVIRT_MOST:
                 _libvirt(found, cloud, count)
-
-
-def floor_waits(found: report.Report, cloud: clouds.Cloud) -> None:
-    """Boot one server on the node, create its like by hand, and let the floor wait as long."""
-    made, _ = cloud.boot(clouds.OURS, 1, port=False)
-    vmadm = nodes.tool(cloud.node, "vmadm")
-    vm = json.loads(nodes.run([vmadm, "get", made[0]]))
-    cloud.delete(made)
-    payload = {key: vm[key] for key in ("brand", "image_uuid", "max_physical_memory", "quota")}
-    times = []
-    for _ in range(BY_HAND):
-        cloud.rest()
-        start = time.perf_counter()
-        by_hand = nodes.create(cloud.node, payload)
-        times.append(time.perf_counter() - start)
-        nodes.run([vmadm, "delete", by_hand])
-    wait = statistics.median(times)
-    cloud.floor_waits(wait)
-    meaning = "seconds of one `vmadm create` by hand, median: what the floor waits"
-    found.figure("by_hand_s", wait, meaning)
 
 
 def _compare(

@@ -8,7 +8,6 @@ FakeDriver in what it keeps. So neither was booted, and the node's own time is n
 """
 
 import functools
-import json
 import logging
 import os
 import statistics
@@ -18,6 +17,7 @@ import typing
 import uuid
 import warnings
 
+from bench import crowd as crowds
 from bench import report
 from tests import waits
 
@@ -80,8 +80,8 @@ class Crowded:
             return self._carrier.run(command)
         if argv not in self._answers:
             answer = self._carrier.run(command).stdout
-            many = self._vms if argv[0] == "vmadm" else self._datasets
-            self._answers[argv] = many(answer)
+            many = crowds.vms if argv[0] == "vmadm" else crowds.datasets
+            self._answers[argv] = many(answer, *self._words, self._crowd)
         return transport.Result(argv, 0, self._answers[argv], "")
 
     def stream(self, command: transport.Command) -> typing.ContextManager[transport.Process]:
@@ -91,21 +91,6 @@ class Crowded:
     def close(self) -> None:
         """Give back connections."""
         self._carrier.close()
-
-    def _vms(self, answer: str) -> str:
-        assert self._words is not None
-        vm_uuid, name = self._words
-        (vm,) = [each for each in json.loads(answer) if each["uuid"] == vm_uuid]
-        text = json.dumps(vm)
-        many = (text.replace(vm_uuid, each).replace(name, own) for each, own in self._crowd.items())
-        return f"[{','.join([text, *many])}]\n"
-
-    def _datasets(self, answer: str) -> str:
-        assert self._words is not None
-        vm_uuid, _ = self._words
-        own = [line for line in answer.splitlines(keepends=True) if vm_uuid in line]
-        many = (line.replace(vm_uuid, each) for each in self._crowd for line in own)
-        return answer + "".join(many)
 
 
 class Told:

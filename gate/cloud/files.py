@@ -234,6 +234,7 @@ def nova(cloud: model.Cloud) -> Sections:
     return {
         "DEFAULT": {
             "compute_driver": "smartos.SmartOSDriver",
+            "max_concurrent_builds": 30,
             "state_path": cloud.folder("state", "nova"),
             "transport_url": bus(cloud),
             "my_ip": model.HOST,

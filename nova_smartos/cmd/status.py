@@ -20,7 +20,7 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 
 from nova_smartos import conf as smartos_conf
-from nova_smartos.smartos import errors, node, sysinfo
+from nova_smartos.smartos import errors, node, sysinfo, transport
 
 DRIVER = "smartos.SmartOSDriver"
 #: Releases of Nova that the driver is tested with.
@@ -30,8 +30,12 @@ SERVICES = {
     "svc:/system/smartdc/vmadmd:default": "VMs with hardware virtualization do not start",
     "svc:/system/smartdc/vminfod:default": "vmadm does not work",
 }
+#: As many launches as Nova begins at once unless it is told otherwise.
+FEW_BUILDS = 10
 #: Of a pool: ZFS gets slow long before it is full.
 FULL_PERCENT = 90
+# One that follows the node's events, and one for whoever looks at something.
+_OTHER_COMMANDS = 2
 # Turns Nova's use of eventlet off and on; this command itself runs without.
 _THREADS = "OS_NOVA_DISABLE_EVENTLET_PATCHING"
 
@@ -185,6 +189,28 @@ class Checks(upgradecheck.UpgradeCommands):
             yield from _signing_key(options)
         if options.spool_directory is not None:
             yield from _spool(pathlib.Path(options.spool_directory))
+
+    @_check
+    def _launches(self) -> Problems:
+        options = self._conf[smartos_conf.GROUP]
+        # 0 is an old way to say what Nova's default is
+        builds = self._conf.max_concurrent_builds or FEW_BUILDS
+        room = options.max_connections * transport.CHANNELS - _OTHER_COMMANDS
+        if options.connection == "ssh" and builds > room:
+            yield (
+                Code.WARNING,
+                f"[DEFAULT]max_concurrent_builds lets {builds} launches begin at once, but "
+                f"[smartos]max_connections = {options.max_connections} carries no more than {room} "
+                "beside what else asks the node: the rest wait, and everything else with them. "
+                f"Set max_concurrent_builds = {room}, or allow more connections.",
+            )
+        elif builds <= FEW_BUILDS:
+            yield (
+                Code.WARNING,
+                f"[DEFAULT]max_concurrent_builds lets {builds} launches begin at once, and the "
+                "next waits until one has ended, although a launch does little but wait for the "
+                f"node. Set it to as many as the node is to make at once, such as {room}.",
+            )
 
     # the way to the node
 
@@ -426,6 +452,7 @@ class Checks(upgradecheck.UpgradeCommands):
     _upgrade_checks = (
         ("Nova", _nova),
         ("Configuration", _configuration),
+        ("Launches", _launches),
         ("Connection", _connection),
         ("Tools", _tools),
         ("Node", _host),

@@ -89,6 +89,7 @@ class Site:
         self.nova = {
             "compute_driver": "smartos.SmartOSDriver",
             "host": "compute1",
+            "max_concurrent_builds": "30",
             "mkisofs_cmd": str(mkisofs),
             "state_path": str(folder / "state"),
         }
@@ -243,6 +244,22 @@ def test_options_that_are_rarely_meant(
 ) -> None:
     getattr(site, group)[option] = value
     assert said in site.says("Configuration", Code.WARNING)
+
+
+@locally
+@pytest.mark.parametrize(("limit", "begun"), [("10", 10), ("0", 10), ("1", 1)])
+def test_a_limit_that_makes_launches_wait(limit: str, begun: int, site: Site) -> None:
+    site.nova["max_concurrent_builds"] = limit
+    said = site.says("Launches", Code.WARNING)
+    assert f"lets {begun} launches begin at once" in said and "such as 30." in said
+
+
+@by_ssh
+def test_a_limit_that_the_way_to_the_node_does_not_carry(site: Site) -> None:
+    site.nova["max_concurrent_builds"] = "31"
+    assert "carries no more than 30" in site.says("Launches", Code.WARNING)
+    site.smartos["max_connections"] = "5"
+    assert site.ask("Launches") == {"Launches": (Code.SUCCESS, "")}
 
 
 def test_a_state_path_that_is_none(site: Site) -> None:

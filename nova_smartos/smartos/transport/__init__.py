@@ -11,11 +11,13 @@ from nova_smartos.smartos.transport.command import (
     Transport,
     masked,
 )
+from nova_smartos.smartos.transport.connection import CHANNELS
 from nova_smartos.smartos.transport.local import Local
 from nova_smartos.smartos.transport.relay import Listener, NoFreePort, Refused
 from nova_smartos.smartos.transport.ssh import SSH
 
 __all__ = [
+    "CHANNELS",
     "MASK",
     "SSH",
     "Command",
