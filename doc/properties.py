@@ -56,8 +56,8 @@ Processors, memory and disks
   disk is 0; an ephemeral disk makes a delegated dataset. An HVM's disks are root, ephemeral and
   swap disks in this order; a root disk of 0 is as large as the image.
 - A resize in place changes all of this but the brand and what only a new VM gets (delegated
-  dataset, number of ephemeral disks). Disks do not shrink, and devices of the node are not
-  taken back.
+  dataset, number of ephemeral disks). Disks do not shrink, but for those of a zone that moves to
+  another node and whose data fit; devices of the node are not taken back.
 
 Every property
 ==============

@@ -40,6 +40,7 @@ MOST_ROUNDS = 4
 STILL_SECONDS = 60.0
 
 _LOOK_SECONDS = 0.5
+_GIB = 2**30
 # What the other node's own files must not depend on, whatever a stream says.
 _OWN = ("canmount", "mountpoint", "sharenfs", "sharesmb", "zoned")
 _REST = frozenset({vms.State.RUNNING, vms.State.STOPPED})
@@ -68,9 +69,10 @@ def away(
     try:
         with faults.translated(instance.uuid):
             vm = known.get(instance.uuid, fresh=True)
-            resize.check(vm, instance, flavor, block_device_info)
+            quota_gib = resize.check(vm, instance, flavor, block_device_info, moves=True)
             _check(vm)
             tops = trail.tops(vm)
+            _check_data(gz, tops, quota_gib)
             clear(moving.target, vm.uuid)
             _bring_images(moving, vm)
         with contextlib.ExitStack() as undo, faults.translated(instance.uuid):
@@ -88,6 +90,8 @@ def away(
                 if down.state != vms.State.STOPPED or identity.moved(down) != move:
                     raise errors.OutputError(f"VM {vm.uuid} is not down, or not marked")
             rounds.last()
+            # it may have written since, and ZFS sets no quota below what is used
+            _check_data(moving.target, tops, quota_gib)
             _make(moving, down, tops)
             undo.pop_all()
     except exception.NovaException as error:
@@ -287,6 +291,17 @@ def _check(vm: vms.Vm) -> None:
     held = [each["path"] for each in vm.document.get("pci_devices", [])]
     if held:
         raise faults.Refused(f"devices of a node do not move: {', '.join(held)}")
+
+
+def _check_data(gz: node.Node, tops: Sequence[str], quota_gib: int | None) -> None:
+    """Refuse a quota that is below what a zone uses, with its snapshots."""
+    if quota_gib is None:
+        return
+    used = int(gz.zfs.get(tops[0], "used")["used"] or 0)
+    if used > quota_gib * _GIB:
+        raise exception.ResizeError(
+            reason=f"it uses {used / _GIB:.2f} GiB, and the new flavor has {quota_gib}"
+        )
 
 
 def _named(gz: node.Node, uuid: str) -> list[zfs.Dataset]:

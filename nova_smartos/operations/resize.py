@@ -52,13 +52,22 @@ def check(
     instance: instances.Instance,
     flavor: flavors.Flavor,
     block_device_info: Mapping[str, Any] | None,
-) -> None:
-    """Refuse a flavor that the VM cannot have."""
-    _check_sizes(instance.flavor, flavor)
+    *,
+    moves: bool = False,
+) -> int | None:
+    """Refuse a flavor that the VM cannot have.
+
+    A zone that moves may have less than before, if its data fit into what is returned: what
+    stays behind has it all, for a revert. The disks of a virtual machine are as large as it says.
+    """
+    smaller = _smaller(instance.flavor, flavor)
+    if smaller and (vm.hvm or not moves):
+        raise exception.ResizeError(reason=f"disks do not shrink: {smaller}")
     wanted = _wanted(vm, instance, flavor)
     listed = _listed(block_device_info)
-    payload.resized(vm, wanted, flavor, block_device_info=listed)
+    updates = payload.resized(vm, wanted, flavor, block_device_info=listed)
     payload.volumes(vm, wanted, flavor, block_device_info=listed)
+    return int(updates[0]["quota"]) if smaller else None
 
 
 @spans.step
@@ -170,12 +179,10 @@ def stays(migration: migrations.Migration) -> bool:
     return bool(migration.source_compute == migration.dest_compute)
 
 
-def _check_sizes(old: flavors.Flavor, new: flavors.Flavor) -> None:
-    for name in ("root_gb", "ephemeral_gb"):
-        if new[name] < old[name]:
-            raise exception.ResizeError(
-                reason=f"disks do not shrink: {name} is {old[name]}, the new flavor's {new[name]}"
-            )
+def _smaller(old: flavors.Flavor, new: flavors.Flavor) -> str:
+    """Which of a flavor's disks are smaller than the other's, in words."""
+    names = [name for name in ("root_gb", "ephemeral_gb") if new[name] < old[name]]
+    return ", ".join(f"{name} is {old[name]}, the new flavor's {new[name]}" for name in names)
 
 
 def _listed(block_device_info: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

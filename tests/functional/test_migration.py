@@ -186,6 +186,54 @@ def test_another_flavor_may_be_elsewhere(cloud: cloud_module.Cloud, name: str) -
     cloud.delete(server)
 
 
+def test_a_smaller_flavor_takes_a_zone_whose_data_fit(cloud: cloud_module.Cloud) -> None:
+    server = cloud.boot(flavor=cloud.flavor(disk=2, ephemeral=2))
+    source = host(cloud, server)
+    put(cloud, server, "kept")
+    cloud.act(server, "resize", {"flavorRef": cloud.flavor(disk=2, ephemeral=1)})
+    moved(cloud, server)
+    assert cloud.vm(server, host(cloud, server))["quota"] == 3
+    assert held(cloud, server) == "kept"
+    cloud.act(server, "revertResize")
+    cloud.wait(server)
+    assert (host(cloud, server), cloud.vm(server, source)["quota"]) == (source, 4)
+    cloud.delete(server)
+
+
+@pytest.mark.parametrize("when", ["before", "while it moves"])
+def test_a_smaller_flavor_for_which_a_zone_uses_too_much(
+    cloud: cloud_module.Cloud, when: str
+) -> None:
+    server = cloud.boot(flavor=cloud.flavor(disk=2, ephemeral=2))
+    source = host(cloud, server)
+    smaller = {"flavorRef": cloud.flavor(disk=2, ephemeral=1)}
+
+    def take(where: str) -> None:
+        own = f"zones/{server['id']}"
+        cloud.nodes[where].tool("zfs", "set", "refreservation=3.5G", own)
+
+    if when == "before":
+        take(source)
+        cloud.act(server, "resize", smaller)
+    else:
+        with spoilt(cloud, source, "vmadm", "hang", "^stop"):
+            cloud.act(server, "resize", smaller)
+            waits.until(lambda: met(cloud, source), "the first copy to be there")
+            take(other(source))
+    stays(cloud, server, source)
+    shown = cloud.show(server)
+    assert (cloud.vm(server, source)["quota"], shown["flavor"]["ephemeral"]) == (4, 2)
+    cloud.delete(server)
+
+
+def test_a_smaller_flavor_for_a_virtual_machine(cloud: cloud_module.Cloud) -> None:
+    server = cloud.boot("disk", flavor=cloud.flavor(disk=1, ephemeral=2))
+    source = host(cloud, server)
+    cloud.act(server, "resize", {"flavorRef": cloud.flavor(disk=1, ephemeral=1)})
+    stays(cloud, server, source)
+    cloud.delete(server)
+
+
 # What goes wrong
 
 
