@@ -34,6 +34,9 @@ class Daemon:
     def __init__(self, served: "node_module.Node") -> None:
         self.node = served
         self._calls: dict[socket.socket, tuple[call_module.Call, threading.Thread]] = {}
+        #: connections with which the run is done or the client is, not yet both
+        self._half_done: set[socket.socket] = set()
+        self._letting_go = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._listener = _listen(served.dir)
         self._wake, self._woken = socket.socketpair()
@@ -101,7 +104,18 @@ class Daemon:
         self._selector.unregister(connection)
         call, _ = self._calls.pop(connection)
         call.cancelled.set()
-        connection.close()
+        self._let_go(connection)
+
+    def _let_go(self, connection: socket.socket) -> None:
+        """Close a connection when both its run and its client are done with it, not before.
+
+        Its number would go to the next client, who would get the answer that is on its way.
+        """
+        with self._letting_go:
+            last = connection in self._half_done
+            (self._half_done.discard if last else self._half_done.add)(connection)
+        if last:
+            connection.close()
 
     def _serve(self, connection: socket.socket, call: call_module.Call) -> None:
         try:
@@ -121,6 +135,7 @@ class Daemon:
             connection.shutdown(socket.SHUT_RDWR)
         except OSError as error:
             LOG.debug("the client of %r was gone: %s", call.argv, error)
+        self._let_go(connection)
 
     def _run(self, call: call_module.Call) -> int:
         tool = call.argv[0]

@@ -116,8 +116,11 @@ class Reader:
             yield kind, payload
 
     def skip(self) -> None:
-        for _ in self.records():
-            pass
+        try:
+            for _ in self.records():
+                pass
+        except Damaged:
+            raise errors.StorageError("cannot receive", "failed to read from stream") from None
 
     def _some(self, size: int) -> bytes:
         parts = []

@@ -190,6 +190,11 @@ class World(fixtures.Fixture):
             except SystemExit as end:
                 assert not end.code, end.code
                 raise _Fine from None
+        if what == "reboot" and self.transport.holds:
+            # so that it is the operation, and no other thread, that finds out how the node is
+            driver = self.driver if node is self.node else self.other and self.other.driver
+            if driver is not None:
+                waits.until(lambda: not driver._watch.current, "the driver to miss its node")
 
     def _make_strangers(self) -> None:
         """VMs that are none of this Nova's: an operator's, and another nova-compute's."""

@@ -16,6 +16,7 @@ import pytest
 
 from smartos_emulator import call as call_module
 from smartos_emulator import client, clock, control, daemon, faults, tools
+from tests import waits
 
 SECONDS = 20
 
@@ -151,6 +152,33 @@ def test_a_killed_client_ends_the_run(serve, tmp_path):
     process.kill()
     process.wait(SECONDS)
     assert ended.wait(SECONDS)
+
+
+def test_a_connection_lasts_for_as_long_as_its_run(serve, tmp_path):
+    """Else its number is the next client's, and the answer is sent to that one."""
+    begun, end = threading.Event(), threading.Event()
+    calls = []
+
+    def main(call):
+        if call.argv[1:] == ["other"]:
+            return 0
+        calls.append(call)
+        begun.set()
+        end.wait(SECONDS)
+        return 0
+
+    served = serve(main)
+    connection = client._connect(tmp_path)
+    with connection, open(os.devnull) as nothing:
+        client._hand_over(connection, ["probe"], (nothing.fileno(),) * 3)
+        assert begun.wait(SECONDS)
+        ((held, _),) = served._calls.items()
+    assert calls[0].cancelled.wait(SECONDS)
+    # which is answered when the daemon is done with the first
+    assert run(tmp_path, "probe", "other").returncode == 0
+    assert held.fileno() >= 0
+    end.set()
+    waits.until(lambda: held.fileno() < 0, "the connection to be closed")
 
 
 def test_a_killed_client_ends_a_write_that_nobody_reads(serve, tmp_path):

@@ -328,6 +328,17 @@ def test_a_damaged_stream_leaves_nothing_behind(source, target):
     assert not list((target.state / "receiving").iterdir())
 
 
+def test_what_is_there_already_arrives_damaged(source, target):
+    furnish(source)
+    source.snapshot("zones/a@one")
+    source.snapshot("zones/a@two")
+    raw = sent(source, "zones/a@two", replicate=True)
+    receive(target, "zones/a", raw)
+    why = "cannot receive: failed to read from stream"
+    for size in (600, len(raw) - 200):
+        assert refused(receive, target, "zones/a", raw[:size]) == why
+
+
 def test_a_hostile_stream_does_not_leave_its_dataset(source, target, tmp_path):
     source.create("zones/a")
     (source.directory("zones/a") / "AAAAAAAAAA").write_bytes(b"evil")
