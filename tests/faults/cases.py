@@ -25,7 +25,7 @@ Kind = faulty.Kind
 #: For commands that come after a fault: what can go wrong with a remedy.
 AFTER = (Kind.FAILS, Kind.FAILS_AFTER, Kind.HANGS_AFTER, Kind.REFUSED, Kind.GARBAGE, Kind.KILLED)
 # How often a case is done in which not all faults fire.
-_ATTEMPTS = 5
+_ATTEMPTS = 8
 # What every tool of an emulated node says that is down.
 _DOWN = "no node is up"
 # what a node that goes down does to a tool in the middle

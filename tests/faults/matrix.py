@@ -200,8 +200,7 @@ def _wanted(name: str, asked: Sequence[str]) -> bool:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("operations", nargs="*", help="parts of names; all without any")
-    # a case waits for half of its time
-    parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     told = "a sample: so many kinds of a second fault, and of a first that a like brand meets"
     parser.add_argument("--kinds", type=int, default=len(faulty.Kind), help=told)
     parser.add_argument("--seed", default=os.environ.get("SMARTOS_FAULT_SEED", "1"))
