@@ -24,6 +24,8 @@ LOG = log.getLogger(__name__)
 # How long a VM may need that is on its way up or down by somebody else's doing, and how long a
 # command may go on whose connection broke.
 _WAY_SECONDS = 60.0
+# A node that boots brings up a VM that was to boot with it although that has changed since.
+_BOOT_SECONDS = 5.0
 # Between two looks at what such a command does.
 _LOOK_SECONDS = 2.0
 # What a zone's guest gets for a clean shutdown; vmadm knows no other time for it.
@@ -196,6 +198,11 @@ def _stop(
         if not seconds or not state.is_off(now):
             # -F leaves autoboot alone when there was nothing to stop
             gz.vmadm.stop(uuid)
+        if state.is_running(vm) and vm.autoboot:
+            # perhaps it went down with its node, which is just bringing it up again
+            up = known.wait(uuid, lambda vm: not _is_down(vm), _BOOT_SECONDS)
+            if not _is_down(up):
+                gz.vmadm.stop(uuid, force=True)
 
     patience = _WAY_SECONDS + (seconds if vm.hvm else _ZONE_STOP_SECONDS)
     metering.final_reading(gz, vm, "stop")

@@ -280,6 +280,33 @@ def test_it_comes_up_with_the_node_as_nova_has_it(world: World) -> None:
         world.delete(each)
 
 
+def test_a_node_that_boots_brings_it_up_after_a_stop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nova knows it as running, and the node is up again so far that there is nothing to stop."""
+    vm = world.create("joyent-minimal")
+    seen = [world.known(vm)]
+    world.emulator.tool("vmadm", "stop", vm.uuid, "-F")
+    world.settle(vm, "stopped")
+    get = world.watch.get
+
+    def looked_at(uuid: str, **more: Any) -> Any:
+        if len(seen) == 1:
+            seen.append(get(uuid, **more))
+            return seen[0]
+        if len(seen) == 2:
+            seen.append(get(uuid, **more))
+            world.emulator.tool("vmadm", "start", vm.uuid)
+            return seen[2]
+        return get(uuid, **more)
+
+    monkeypatch.setattr(world.watch, "get", looked_at)
+    power.stop(world.gz, world.watch, vm, 60)
+    assert [each.state for each in seen] == ["running", "stopped", "stopped"]
+    assert not world.is_up(vm)
+    world.delete(vm)
+
+
 def test_a_vm_that_runs_without_autoboot_gets_it(world: World) -> None:
     vm = world.create("joyent-minimal")
     world.emulator.tool("vmadm", "update", vm.uuid, payload=json.dumps({"autoboot": False}))
