@@ -156,8 +156,7 @@ class Faulty:
         self._step = Step("", 0)
         self._free = threading.Event()
         self._free.set()
-        #: whether others wait, between a reboot and the next fault, or the next command if there is
-        #: none: nobody else hears the node
+        #: whether others wait, between a reboot and the next fault: nobody else hears the node
         self.holds = False
         #: called before each command of the operation
         self.between: Callable[[], None] = lambda: None
@@ -229,13 +228,11 @@ class Faulty:
         self._step = step = Step(name, self._counts[name])
         self.steps.append(step)
         self.has_input[step] = has_input
-        if not self.faults:
-            self._free.set()
         for fault in self.faults:
             if fault.step == step:
                 self.faults.remove(fault)
                 self.fired.append(fault)
-                if self.holds and fault.kind in REBOOTS:
+                if self.holds and self.faults and fault.kind in REBOOTS:
                     self._free.clear()
                 else:
                     self._free.set()

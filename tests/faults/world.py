@@ -57,7 +57,7 @@ HURRIED = {
     (interface, "SETTLE_SECONDS"): 0.3,
     (transfer, "FIRST_PAUSE"): 0.02,
     (power, "_WAY_SECONDS"): 2.0,
-    (power, "_BOOT_SECONDS"): 1.0,
+    (power, "_BOOT_SECONDS"): 0.0,
     (power, "_LOOK_SECONDS"): 0.3,
     (power, "_ZONE_STOP_SECONDS"): 2,
     (power, "_REBOOT_SECONDS"): 4.0,
