@@ -132,6 +132,8 @@ def _libvirt(cloud: model.Cloud) -> None:
 def _start(cloud: model.Cloud, host: str, sections: dict[str, dict[str, object]]) -> None:
     state = cloud.folder("state", "nova", host)
     cloud.folder("state", "nova", host, "instances")
+    # the fake driver makes no node's identity last, without which it is not started again
+    (state / "compute_id").write_text(str(uuid.uuid4()))
     config = {**sections, "DEFAULT": {"host": host, "state_path": state, **sections["DEFAULT"]}}
     files.put(cloud, f"nova/{host}.conf", config)
     _run(cloud, host)
@@ -173,7 +175,7 @@ def crowd(cloud: model.Cloud, host: str, server: str, count: int) -> dict[str, s
         first = max(_FIRST, cursor.fetchone()["last"] + 1)
         made = {str(uuid.uuid4()): first + number for number in range(count)}
         for table, key in _TABLES.items():
-            cursor.execute(f"SELECT * FROM {table} WHERE {key} = %s", server)
+            cursor.execute(f"SELECT * FROM {table} WHERE {key} = %s", (server,))
             for row in cursor.fetchall():
                 own = row.pop("id")
                 if table == "instances":
