@@ -134,8 +134,9 @@ class Cloud:
         They are written directly: Nova's records, and what the node tells of its VMs.
         """
         names = json.loads(self._computes("crowd", host, server, str(count)))
+        own = names.pop(server)
         if host == OURS:
-            crowds.show(self.node, server, names[server], names)
+            crowds.show(self.node, server, own, names)
         self._computes("restart", host)
 
     def disperse(self, host: str) -> None:
@@ -145,7 +146,7 @@ class Cloud:
             crowds.hide(self.node)
         self._computes("restart", host)
 
-    def nodes(self) -> dict[str, str]:
+    def providers(self) -> dict[str, str]:
         """The uuids of the hosts' resource providers."""
         found = self._ask("GET", "/v2.1/os-hypervisors/detail")["hypervisors"]
         return {each["service"]["host"]: each["id"] for each in found}
@@ -239,6 +240,7 @@ class Ear:
     def __init__(self, cloud: model.Cloud, key: str, queue: str = "") -> None:
         """Hear it with a queue of our own, or with one of Nova's."""
         self._ended = threading.Event()
+        self._broken: Exception | None = None
         self._connection = amqp.Connection(
             f"{model.HOST}:{cloud.ports['rabbitmq']}",
             userid="smartos",
@@ -256,16 +258,20 @@ class Ear:
         self._thread.start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more; raises if not all was heard."""
         self._ended.set()
         self._thread.join()
         self._connection.close()
+        if self._broken is not None:
+            raise RuntimeError("not all was heard") from self._broken
 
     def _listen(self) -> None:
         try:
             while not self._ended.is_set():
                 with contextlib.suppress(TimeoutError):
                     self._connection.drain_events(timeout=0.5)
+        except Exception as error:
+            self._broken = error
         finally:
             self._deafened()
 

@@ -177,7 +177,7 @@ def _rest(cloud: clouds.Cloud) -> Rest:
         {name: after[name] - before[name] for name in services},
         {name: cloud.rss_mib(name) for name in services},
         calls.by_host(),
-        _writes(asked, [uuid for host, uuid in cloud.nodes().items() if host != clouds.OURS]),
+        _writes(asked, [uuid for host, uuid in cloud.providers().items() if host != clouds.OURS]),
     )
 
 

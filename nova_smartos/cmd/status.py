@@ -204,7 +204,7 @@ class Checks(upgradecheck.UpgradeCommands):
                 "beside what else asks the node: the rest wait, and everything else with them. "
                 f"Set max_concurrent_builds = {room}, or allow more connections.",
             )
-        elif builds <= FEW_BUILDS:
+        elif builds <= FEW_BUILDS and builds < room:
             yield (
                 Code.WARNING,
                 f"[DEFAULT]max_concurrent_builds lets {builds} launches begin at once, and the "

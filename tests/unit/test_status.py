@@ -260,6 +260,9 @@ def test_a_limit_that_the_way_to_the_node_does_not_carry(site: Site) -> None:
     assert "carries no more than 30" in site.says("Launches", Code.WARNING)
     site.smartos["max_connections"] = "5"
     assert site.ask("Launches") == {"Launches": (Code.SUCCESS, "")}
+    # as many as there is room for is enough, however few
+    site.smartos["max_connections"], site.nova["max_concurrent_builds"] = "1", "6"
+    assert site.ask("Launches") == {"Launches": (Code.SUCCESS, "")}
 
 
 def test_a_state_path_that_is_none(site: Site) -> None:
