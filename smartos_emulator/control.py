@@ -45,6 +45,7 @@ def _status(node: "node_module.Node") -> dict[str, typing.Any]:
             {key: vm.get(key) for key in ("uuid", "brand", "state", "alias")}
             for vm in node.vms.all()
         ],
+        "booting": node.vms.booting,
         "images": len(node.images.all()),
         "faults": [fault.to_json() for fault in node.faults.list()],
     }

@@ -45,6 +45,7 @@ class Vms:
         self._locks: dict[str, threading.Lock] = {}
         self._locks_lock = threading.Lock()
         self._followed: set[str] = set()
+        self._boots: list[threading.Thread] = []
         self._info = vminfod.Server(node, node.config.vminfod_port)
         node.events.view = self.view
         node.storage.subscribe(self._storage_changed)
@@ -231,7 +232,14 @@ class Vms:
         """The node is up: so is vminfod, and the VMs that are to be up boot."""
         self._info.start()
         for uuid in self.records.uuids():
-            threading.Thread(target=self.autoboot, args=(uuid,), name="zones", daemon=True).start()
+            boot = threading.Thread(target=self.autoboot, args=(uuid,), name="zones", daemon=True)
+            boot.start()
+            self._boots.append(boot)
+
+    @property
+    def booting(self) -> int:
+        """How many VMs the node, which has just come up, has still to see to."""
+        return sum(boot.is_alive() for boot in self._boots)
 
     def autoboot(self, uuid: str) -> None:
         """Boot a VM as the node does, which asks each for its autoboot when its turn has come."""

@@ -24,8 +24,6 @@ Kind = faulty.Kind
 
 #: For commands that come after a fault: what can go wrong with a remedy.
 AFTER = (Kind.FAILS, Kind.FAILS_AFTER, Kind.HANGS_AFTER, Kind.REFUSED, Kind.GARBAGE, Kind.KILLED)
-# How often a case is done in which not all faults fire.
-_ATTEMPTS = 8
 # What every tool of an emulated node says that is down.
 _DOWN = "no node is up"
 # what a node that goes down does to a tool in the middle
@@ -95,8 +93,8 @@ def cases_after(done: Iterable[Outcome], known: set[faulty.Step]) -> Iterator[Ca
     """Faults at commands that no run without faults has shown: what undoes, looks and repairs."""
     done = [each for each in done if each.case.faults[0].kind not in faulty.KILLS]
     seen = set(known)
-    # what comes after a reboot depends on how soon the node is heard again: any other first fault
-    # that brings the command about is better, and what is then repeated is repeated by chance
+    # how often it is asked after a reboot may be chance: any other first fault that brings the
+    # command about is better
     for by_reboot in (False, True):
         often = collections.Counter(step.command for step in seen)
         for outcome in done:
@@ -122,24 +120,7 @@ def sample(every: Iterable[Case], kinds: int, seed: str) -> list[Case]:
 
 
 def run(world: worlds.World, case: Case) -> Outcome:
-    """Do the operation with its faults, then all that Nova or the user would do next.
-
-    Whether a command comes after a first fault at all may depend on how soon the node is heard
-    again; then it is done anew, and every other time only the operation itself hears the node.
-    """
-    for attempt in range(_ATTEMPTS):
-        world.transport.holds = attempt % 2 == 0
-        found = _attempt(world, case)
-        if found.fired or found.violations != [_unfired(case)]:
-            break
-    return found
-
-
-def _unfired(case: Case) -> str:
-    return f"not all of {len(case.faults)} faults fired"
-
-
-def _attempt(world: worlds.World, case: Case) -> Outcome:
+    """Do the operation with its faults, then all that Nova or the user would do next."""
     began = time.monotonic()
     world.scaffold.stdlog.delete_stored_logs()
     operation = operations.OPERATIONS[case.operation]
@@ -167,7 +148,7 @@ def _run(world: worlds.World, operation: operations.Operation, case: Case, found
     found.fired = len(fired) == len(case.faults)
     found.error = str(error) if error else ""
     if not found.fired:
-        found.violations.append(_unfired(case))
+        found.violations.append(f"not all of {len(case.faults)} faults fired")
     if any(fault.kind is Kind.FULL for fault in fired):
         world.free()
     if isinstance(error, faulty.Killed):

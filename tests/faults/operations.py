@@ -443,6 +443,15 @@ def snapshot(world: worlds.World, server: worlds.Server) -> None:
     waits.until(lambda: _answers(world), "the node to be up")
 
 
+def snapshot_difference(world: worlds.World, server: worlds.Server) -> None:
+    """The same, of no more than what differs from its own image."""
+    cloud.CONF.set_override("incremental_images", True, smartos_conf.GROUP)
+    try:
+        snapshot(world, server)
+    finally:
+        cloud.CONF.set_override("incremental_images", False, smartos_conf.GROUP)
+
+
 def _answers(world: worlds.World) -> bool:
     try:
         world.gz.uptime.get()
@@ -528,6 +537,8 @@ def _all() -> Iterator[Operation]:
         yield Operation(f"crash-dump-{guest.name}", guest, (launch,), crash_dump, ON)
     for guest in (ZONE, LX, BHYVE, KVM):
         yield Operation(f"snapshot-{guest.name}", guest, (launch,), snapshot, ON)
+    # a disk's commands are no others
+    yield Operation("snapshot-difference", ZONE, (launch,), snapshot_difference, ON)
     yield Operation("pause-kvm", KVM, (launch,), pause, power_state.PAUSED)
     yield Operation("unpause-kvm", KVM, (launch, pause), unpause, ON)
     yield Operation("resume-on-boot-zone", ZONE, (launch, stop), resume_on_boot, ON)

@@ -19,8 +19,6 @@ from smartos_emulator import client
 MARK = "injected fault"
 
 _OPERAND = re.compile(r"^(?:-|[0-9a-f]{8}-|.*[/=@{])")
-# The longest that others wait for the operation to go on after a reboot of the node.
-_HELD_SECONDS = 3.0
 
 
 class Kind(enum.StrEnum):
@@ -154,10 +152,6 @@ class Faulty:
         self._counts: Counter[str] = Counter()
         self._dead = False
         self._step = Step("", 0)
-        self._free = threading.Event()
-        self._free.set()
-        #: whether others wait, between a reboot and the next fault: nobody else hears the node
-        self.holds = False
         #: called before each command of the operation
         self.between: Callable[[], None] = lambda: None
         self.steps: list[Step] = []
@@ -175,7 +169,6 @@ class Faulty:
             yield
         finally:
             self._thread = None
-            self._free.set()
 
     def revive(self) -> None:
         """Another nova-compute begins."""
@@ -212,8 +205,6 @@ class Faulty:
     def _spoiling(
         self, command: transport.Command, has_input: bool, door: Door
     ) -> Iterator[Kind | None]:
-        if threading.get_ident() != self._thread:
-            self._free.wait(_HELD_SECONDS)
         if self._dead:
             # a thread of its own ends without a word
             raise Killed if threading.get_ident() == self._operator else SystemExit
@@ -232,10 +223,6 @@ class Faulty:
             if fault.step == step:
                 self.faults.remove(fault)
                 self.fired.append(fault)
-                if self.holds and self.faults and fault.kind in REBOOTS:
-                    self._free.clear()
-                else:
-                    self._free.set()
                 return fault.kind
         return None
 

@@ -108,6 +108,8 @@ class World(fixtures.Fixture):
         self.transport = faulty.Faulty(carrier, self.act_on_node)
         self._carrier: Any = self.transport
         self.driver: Any = None
+        #: by host, also one that is just beginning
+        self._begun: dict[str, Any] = {}
         self._make_strangers()
         self.start()
         self.addCleanup(self.stop)
@@ -169,33 +171,33 @@ class World(fixtures.Fixture):
 
     def act_on_node(self, what: str) -> None:
         """Do to the node what no tool of its own does."""
-        self._act_on(self.node, what)
+        self._act_on(HOST, self.node, what)
 
     def free(self) -> None:
         """Let full pools have room again."""
-        for node in (self.node, *([self.other.node] if self.other else [])):
-            self._act_on(node, "free")
+        self.act_on_node("free")
+        if self.other is not None:
+            self._act_on(TARGET, self.other.node, "free")
 
-    def _acting_on(self, node: emulated.EmulatedNode) -> Any:
-        return functools.partial(self._act_on, node)
+    def _act_on(self, host: str, node: emulated.EmulatedNode, what: str) -> None:
+        if what == "reboot":
+            self._reboot(host, node)
+        else:
+            _emulator("fault", str(node.directory), "disk", what)
 
-    def _act_on(self, node: emulated.EmulatedNode, what: str) -> None:
-        words = {
-            "reboot": ["reboot", str(node.directory)],
-            "full": ["fault", str(node.directory), "disk", "full"],
-            "free": ["fault", str(node.directory), "disk", "free"],
-        }[what]
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(_Fine):
-            try:
-                cli.main(words)
-            except SystemExit as end:
-                assert not end.code, end.code
-                raise _Fine from None
-        if what == "reboot" and self.transport.holds:
-            # so that it is the operation, and no other thread, that finds out how the node is
-            driver = self.driver if node is self.node else self.other and self.other.driver
-            if driver is not None:
-                waits.until(lambda: not driver._watch.current, "the driver to miss its node")
+    def _reboot(self, host: str, node: emulated.EmulatedNode) -> None:
+        """The node and its VMs are up again, and the driver has heard it, before anybody goes on.
+
+        What the operation then asks would else be chance.
+        """
+        watching = getattr(self._begun.get(host), "_watch", None)
+        stream = watching and watching._events
+        _emulator("reboot", str(node.directory))
+        facts = ("status", str(node.directory), "--json")
+        waits.until(lambda: not json.loads(_emulator(*facts))["booting"], "the VMs to boot")
+        if stream is not None:
+            waits.until(lambda: watching._events is not stream, "the driver to miss its node")
+            waits.until(lambda: watching.current, "the driver to hear its node again")
 
     def _make_strangers(self) -> None:
         """VMs that are none of this Nova's: an operator's, and another nova-compute's."""
@@ -241,20 +243,20 @@ class World(fixtures.Fixture):
         self.transport.revive()
         if self.driver is not None and (self.other is None or self.other.driver is not None):
             return
-        self.driver = self.driver or self._begun(HOST, self.transport)
+        self.driver = self.driver or self._begin_driver(HOST, self.transport)
         if self.other is not None and self.other.driver is None:
-            self.other.driver = self._begun(TARGET, self.other.transport)
+            self.other.driver = self._begin_driver(TARGET, self.other.transport)
         for instance in objects.InstanceList.get_by_host(self.context, HOST):
             if instance.task_state == task_states.RESIZE_MIGRATING:
                 self._give_up(instance)
 
-    def _begun(self, host: str, carrier: Any) -> Any:
+    def _begin_driver(self, host: str, carrier: Any) -> Any:
         self._carrier = carrier
         nova_node.LOCAL_NODE_UUID = None
         state = self.folder / f"state-{host}"
         state.mkdir(exist_ok=True)
         self.scaffold.flags(host=host, state_path=str(state))
-        begun = driver_module.SmartOSDriver(fake.FakeVirtAPI())
+        begun = self._begun[host] = driver_module.SmartOSDriver(fake.FakeVirtAPI())
         # what fails here ends a real nova-compute
         begun.init_host(host)
         self.scaffold.flags(host=HOST)
@@ -287,9 +289,10 @@ class World(fixtures.Fixture):
             options = ("--name", "node-2", "--speed", cloud.SPEED, "--nic-tag", "external")
             node = self.useFixture(emulated.EmulatedNode(*options))
             carrier = faulty.Direct(node.directory, node.tools)
-            spoilt = self.transport.beside(carrier, self._acting_on(node), "target ")
+            act = functools.partial(self._act_on, TARGET, node)
+            spoilt = self.transport.beside(carrier, act, "target ")
             found = Other(node, node_module.Node(carrier), spoilt)
-            found.driver = self._begun(TARGET, spoilt)
+            found.driver = self._begin_driver(TARGET, spoilt)
             for kind in ("zone", "lx", "disk"):
                 found.driver.cache_image(self.context, self.image(kind).id)
             found.before = self.picture(reconcile.observed(found.gz), TARGET)
@@ -549,7 +552,7 @@ class World(fixtures.Fixture):
     def _anew_other(self, other: "Other") -> None:
         for instance in objects.InstanceList.get_by_host(self.context, TARGET):
             instance.destroy()
-        self._act_on(other.node, "free")
+        self._act_on(TARGET, other.node, "free")
         for vm in other.gz.vmadm.lookup():
             if vm.uuid not in other.before.vms:
                 other.node.tool("vmadm", "delete", vm.uuid)
@@ -593,8 +596,14 @@ def _extra(now: Picture, before: Picture) -> list[str]:
     ]
 
 
-class _Fine(Exception):
-    """The emulator's command ended well."""
+def _emulator(*words: str) -> str:
+    """What smartos-emulator says, which must succeed; here, a process less."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            cli.main([*words])
+        except SystemExit as end:
+            assert not end.code, end.code
+    return said.getvalue()
 
 
 @contextlib.contextmanager

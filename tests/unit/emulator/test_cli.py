@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from smartos_emulator import cli, client, tools
-from tests import emulated
+from tests import emulated, waits
 
 SECONDS = 60
 
@@ -147,6 +147,7 @@ def test_a_reboot_keeps_what_a_real_one_keeps():
         node.command("reboot", str(node.directory))
         assert node.facts()["config"] == before["config"]
         assert node.facts()["pid"] != before["pid"]
+        waits.until(lambda: not node.facts()["booting"], "the VMs to boot")
         for vm in json.loads(node.tool("vmadm", "lookup", "-j")):
             states[vm["alias"]] = vm["state"]
         assert states == {"runs": "running", "stopped": "stopped"}
