@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An emulated node with VMs that carry Nova's mark, and what meters it."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -9,13 +10,13 @@ from typing import Any
 import fixtures
 from oslo_config import cfg
 
+from ceilometer_plugin import collection, metering, meters, roster, samples
 from ceilometer_plugin import conf as meters_conf
-from ceilometer_plugin import metering, meters, samples
 from nova_smartos import conf as smartos_conf
 from nova_smartos import readings
 from nova_smartos.smartos import node, vms
 from nova_smartos.translate import identity
-from tests import emulated
+from tests import emulated, waits
 
 PROJECT = "9" * 32
 PORT = "0badcafe-1111-4222-8333-444444444444"
@@ -71,8 +72,12 @@ class Metered(fixtures.Fixture):
     def _end(self) -> None:
         self.metering.close()
 
-    def create(self, name: str, *, ours: bool = True, **more: Any) -> str:
-        """Make a VM; its uuid."""
+    def sources(self) -> list[collection.Source]:
+        """What follows the node, if anything does already."""
+        return self.metering._sources
+
+    def create(self, name: str, *, ours: bool = True, heard: bool = True, **more: Any) -> str:
+        """Make a VM, of which the metering has heard afterwards; its uuid."""
         payload = {
             "brand": "joyent-minimal",
             "alias": name,
@@ -82,7 +87,25 @@ class Metered(fixtures.Fixture):
             "internal_metadata": mark(name) if ours else {},
             **more,
         }
-        return self.gz.vmadm.create(payload)
+        uuid = self.gz.vmadm.create(payload)
+        if ours and heard:
+            self._await_word(uuid, there=True)
+        return uuid
+
+    def delete(self, uuid: str) -> None:
+        """Take a VM away, of which the metering has heard afterwards."""
+        self.gz.vmadm.delete(uuid)
+        self._await_word(uuid, there=False)
+
+    def _await_word(self, uuid: str, *, there: bool) -> None:
+        def known(of: roster.Roster) -> bool:
+            members = of.members(waits.SECONDS)
+            assert members is not None, "the node does not tell of its VMs"
+            return uuid in {each.vm_uuid for each in members.values()}
+
+        for source in self.sources():
+            word = functools.partial(known, source.roster)
+            waits.until(lambda word=word: word() is there, "word of a VM")
 
     def nic(self, number: int = 1) -> dict[str, Any]:
         """A nic for create()."""

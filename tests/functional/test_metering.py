@@ -92,8 +92,7 @@ def test_totals_are_exact_to_the_nanosecond_and_the_byte(world: metered.Metered)
         world.gz.vmadm.stop(uuid, force=True)
         world.gz.vmadm.start(uuid)
     boots.append(world.leave(uuid, "deletion"))
-    world.gz.vmadm.delete(uuid)
-    waits.until(lambda: "power.state" not in world.poll().get(uuid, {}), "the VM is gone")
+    world.delete(uuid)
     found = world.poll()
     assert found[uuid]["cpu"] == sum(metered.used(boot, "zones", *CPU) for boot in boots)
     wire = found[f"instance-web-{uuid}-net0"]
@@ -108,7 +107,7 @@ def test_an_instance_that_lived_between_two_polls_is_metered(world: metered.Mete
     uuid = world.create("brief")
     world.load(uuid, "cpu=1")
     last = world.leave(uuid, "deletion")
-    world.gz.vmadm.delete(uuid)
+    world.delete(uuid)
     found = world.poll()
     assert found[uuid]["cpu"] == metered.used(last, "zones", *CPU)
     assert "power.state" not in found[uuid]
@@ -120,7 +119,7 @@ def test_a_stopped_one_that_goes_is_not_told_of_an_earlier_moment(world: metered
     world.leave(uuid)
     world.gz.vmadm.stop(uuid, force=True)
     before = [each.timestamp for each in world.samples() if each.resource_id == uuid]
-    world.gz.vmadm.delete(uuid)
+    world.delete(uuid)
     after = [each.timestamp for each in world.samples() if each.resource_id == uuid]
     assert after
     assert max(before) <= min(after)
@@ -130,7 +129,7 @@ def test_the_first_sample_of_a_total_comes_with_a_zero(world: metered.Metered) -
     uuid = world.create("brief")
     world.load(uuid, "cpu=1")
     last = world.leave(uuid, "deletion")
-    world.gz.vmadm.delete(uuid)
+    world.delete(uuid)
     given = [
         [each for each in world.samples() if (each.name, each.resource_id) == ("cpu", uuid)]
         for _ in range(2)
@@ -187,10 +186,9 @@ def test_after_a_long_time_the_last_total_is_told_again(
 def test_the_last_samples_of_a_deleted_instance_end(world: metered.Metered) -> None:
     uuid = world.create("brief")
     world.poll()
-    world.gz.vmadm.delete(uuid)
-    waits.until(lambda: "power.state" not in world.poll().get(uuid, {}), "the VM is gone")
-    given = [uuid in world.poll() for _ in range(4)]
-    assert given == [True, True, False, False]
+    world.delete(uuid)
+    given = [uuid in world.poll() for _ in range(5)]
+    assert given == [True, True, True, False, False]
 
 
 def test_an_agent_that_was_killed_goes_on_where_it_was(world: metered.Metered) -> None:
@@ -218,8 +216,7 @@ def test_a_deletion_with_a_final_reading_leaves_no_gap(world: metered.Metered) -
     uuid = world.create("web")
     world.poll()
     world.leave(uuid, readings.DELETION)
-    world.gz.vmadm.delete(uuid)
-    waits.until(lambda: "power.state" not in world.poll().get(uuid, {}), "the VM is gone")
+    world.delete(uuid)
     last = [each for each in world.samples() if each.resource_id == uuid]
     assert {each.volume for each in last if each.name == "smartos.metering.gap"} == {0}
     assert {each.resource_metadata["quality"] for each in last} == {"exact"}
@@ -259,7 +256,7 @@ def test_a_final_reading_of_what_ran_before_the_ledger_bills_nothing(
         world.load(uuid, "cpu=1")
         first = world.leave(uuid)
         last = world.leave(uuid, readings.DELETION)
-        world.gz.vmadm.delete(uuid)
+        world.delete(uuid)
         found = world.poll()[uuid]
         # from its first reading on it counts, as if a poll had read it
         used = metered.used(last, "zones", *CPU) - metered.used(first, "zones", *CPU)
@@ -277,7 +274,7 @@ def test_a_final_reading_of_a_node_that_no_poll_has_reached_counts_whole(
         world.node.command("fault", directory, "clear")
         uuid = world.create("brief")
         last = world.leave(uuid, readings.DELETION)
-        world.gz.vmadm.delete(uuid)
+        world.delete(uuid)
         assert world.poll()[uuid]["cpu"] == metered.used(last, "zones", *CPU) > 0
 
 
@@ -300,8 +297,7 @@ def test_a_final_reading_of_a_boot_that_no_poll_has_seen_counts_whole(
         waits.until(lambda: world.vm(uuid).state == "running", "the node to be up again")
         last = world.leave(uuid, readings.DELETION)
         assert last.kstats[0].crtime_ns < 300 * 10**9
-        world.gz.vmadm.delete(uuid)
-        waits.until(lambda: "power.state" not in world.poll().get(uuid, {}), "the VM is gone")
+        world.delete(uuid)
         used = [metered.used(each, "zones", *CPU) for each in (before, last)]
         assert world.poll()[uuid]["cpu"] == sum(used)
         assert world.metadata("cpu").get(uuid, {}).get("quality", "exact") == "exact"
@@ -324,8 +320,7 @@ def test_tcp_is_metered_by_zone(world: metered.Metered) -> None:
     name = "smartos.tcp.retransmits"
     waits.until(lambda: world.poll()[uuid].get(name, 0) > 0, "retransmits")
     last = world.leave(uuid, readings.DELETION)
-    world.gz.vmadm.delete(uuid)
-    waits.until(lambda: "power.state" not in world.poll().get(uuid, {}), "the VM is gone")
+    world.delete(uuid)
     assert world.poll()[uuid][name] == metered.used(last, "tcp", "retransSegs")
 
 

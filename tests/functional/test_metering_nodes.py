@@ -2,11 +2,13 @@
 """Several nodes under one agent: none waits for another, and instances move between them."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sqlite3
 import uuid as uuids
 from collections.abc import Iterator
+from typing import Any
 
 import fixtures
 import pytest
@@ -15,8 +17,8 @@ pytest.importorskip("ceilometer", reason="missing: pip install 'nova-smartos[met
 
 from oslo_config import cfg
 
+from ceilometer_plugin import collection, ledger, metering, meters
 from ceilometer_plugin import conf as meters_conf
-from ceilometer_plugin import ledger, metering, meters
 from nova_smartos.translate import identity
 from tests import waits
 from tests.functional import metered
@@ -28,9 +30,10 @@ FAILED = "smartos.node.collections.failed"
 class Two(fixtures.Fixture):
     """Two nodes, each as its nova-compute's configuration names it."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, **options: Any) -> None:
         super().__init__()
         self._directory = directory
+        self._options = options
 
     def _setUp(self) -> None:
         self.nodes = []
@@ -39,6 +42,7 @@ class Two(fixtures.Fixture):
             folder = self._directory / name
             folder.mkdir()
             world = self.useFixture(metered.Metered(folder, "--speed", "100"))
+            world.sources = functools.partial(self._sources, name)
             self.nodes.append(world)
             path = folder / "nova-compute.conf"
             path.write_text(
@@ -48,6 +52,11 @@ class Two(fixtures.Fixture):
             self._files[name] = str(path)
         self.begin(*self._files)
         self.addCleanup(self._end)
+        names = {world.node.facts()["config"]["uuid"] for world in self.nodes}
+        waits.until(lambda: names <= self.poll().keys(), "both nodes to answer")
+
+    def _sources(self, name: str) -> list[collection.Source]:
+        return [each for each in self.metering._sources if each.place.name == name]
 
     def _end(self) -> None:
         self.metering.close()
@@ -59,7 +68,7 @@ class Two(fixtures.Fixture):
         meters_conf.register(conf)
         conf([])
         options = {"nodes": files, "ledger": f"{self._directory}/both", "scripts": []}
-        for name, value in {**options, "collect_timeout": 2}.items():
+        for name, value in {**options, **self._options}.items():
             conf.set_override(name, value, group=meters_conf.GROUP)
         self.metering = metering.Metering(conf)
 
@@ -89,26 +98,30 @@ class Two(fixtures.Fixture):
 @pytest.fixture
 def both(tmp_path: pathlib.Path) -> Iterator[Two]:
     with Two(tmp_path) as both:
-        waits.until(lambda: len(both.poll()) == 2, "both nodes to answer")
         yield both
 
 
-def test_a_node_that_hangs_delays_no_other_and_loses_nothing(both: Two) -> None:
-    first, second = both.nodes
-    slow, quick = first.create("slow"), second.create("quick")
-    first.load(slow, "cpu=1")
-    before = both.poll()
-    directory = str(first.node.directory)
-    first.node.command("fault", directory, "add", "kstat", "hang")
-    found = both.poll()
-    assert quick in found
-    assert slow not in found
-    failed = sorted(row[FAILED] for row in found.values() if FAILED in row)
-    assert failed == [0, 1]
-    first.node.command("fault", directory, "clear")
-    found = waits.until(lambda: (again := both.poll()) and slow in again and again, "it is back")
-    now = first.leave(slow)
-    assert both.poll()[slow]["cpu"] >= metered.used(now, "zones", *CPU) > before[slow]["cpu"]
+def test_a_node_that_hangs_delays_no_other_and_loses_nothing(tmp_path: pathlib.Path) -> None:
+    with Two(tmp_path, collect_timeout=2) as both:
+        first, second = both.nodes
+        slow, quick = first.create("slow"), second.create("quick")
+        first.load(slow, "cpu=1")
+        before = waits.until(
+            lambda: {slow, quick} <= (found := both.poll()).keys() and found, "both to be metered"
+        )
+        directory = str(first.node.directory)
+        first.node.command("fault", directory, "add", "kstat", "hang")
+        found = both.poll()
+        assert quick in found
+        assert slow not in found
+        failed = [
+            row[FAILED] - before[name][FAILED] for name, row in found.items() if FAILED in row
+        ]
+        assert sorted(failed) == [0, 1]
+        first.node.command("fault", directory, "clear")
+        waits.until(lambda: slow in both.poll(), "it is back")
+        now = first.leave(slow)
+        assert both.poll()[slow]["cpu"] >= metered.used(now, "zones", *CPU) > before[slow]["cpu"]
 
 
 def test_a_node_that_speaks_nonsense_stops_no_other(both: Two) -> None:
@@ -128,7 +141,7 @@ def test_a_mark_that_lacks_something_stops_no_other(
     (first, _) = both.nodes
     told = json.loads(metered.mark("odd")[identity.KEY])
     del told["flavor"]["ram"]
-    odd = first.create("odd", internal_metadata={identity.KEY: json.dumps(told)})
+    odd = first.create("odd", heard=False, internal_metadata={identity.KEY: json.dumps(told)})
     there = first.create("even")
     found = waits.until(lambda: (again := both.poll()) and there in again and again, "the other")
     assert "cpu" in found[there]
@@ -143,12 +156,11 @@ def test_an_instance_that_moves_keeps_its_total(both: Two) -> None:
     first.load(uuid, "cpu=1")
     before = both.poll()[uuid]["cpu"]
     there = first.leave(uuid, "migration")
-    first.gz.vmadm.delete(uuid)
+    first.delete(uuid)
     second.create("web", uuid=uuid)
     second.load(uuid, "cpu=1")
     here = second.leave(uuid, "deletion")
-    second.gz.vmadm.delete(uuid)
-    waits.until(lambda: "power.state" not in both.poll().get(uuid, {}), "it is gone from both")
+    second.delete(uuid)
     total = both.poll()[uuid]["cpu"]
     assert total == sum(metered.used(each, "zones", *CPU) for each in (there, here)) > before
 

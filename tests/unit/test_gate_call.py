@@ -41,9 +41,9 @@ gate.FOLDER = install.ROOT / "build/gate"
 sys.exit(gate.main(["stories"]))
 """
 STUB = """#!/bin/sh
+trap 'echo ended >> {log}; exit 1' TERM
 echo "$3" >> {log}
 [ "$3" = down ] && exit
-trap 'echo ended >> {log}; exit 1' TERM
 while :; do sleep 0.1; done
 """
 

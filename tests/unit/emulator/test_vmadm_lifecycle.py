@@ -382,7 +382,7 @@ def test_the_node_reboots(tmp_path: pathlib.Path) -> None:
 
 def test_many_at_once_take_little_longer_than_one(node: node_module.Node) -> None:
     numbers = range(1, 13)
-    node.clock.speed = 10.0
+    node.clock.speed = 2.0
     begun = node.clock.monotonic()
     together(*[lambda number=number: create(node, payload(number)) for number in numbers])
     elapsed = node.clock.monotonic() - begun
