@@ -127,7 +127,13 @@ OPTIONS = [
         help="Most SSH connections at once. Each carries eight commands, two fewer than a server "
         "with default settings allows.",
     ),
-    cfg.IntOpt("connect_timeout", default=15, min=1, help="Seconds to wait for a connection."),
+    cfg.IntOpt(
+        "connect_timeout",
+        default=15,
+        min=1,
+        help="Seconds to wait for a connection, and for so long a node that takes none is tried "
+        "again.",
+    ),
     cfg.IntOpt(
         "read_timeout", default=60, min=1, help="Seconds that a command which only reads may take."
     ),
@@ -165,6 +171,14 @@ OPTIONS = [
         "stops, reboots or deletes it, and the metering plugin takes it: a directory on this "
         "machine that both may write to. Each such operation then runs one command more on the "
         "node. Without it, what instances use after the last poll before they end is not metered.",
+    ),
+    cfg.BoolOpt(
+        "incremental_images",
+        default=False,
+        help="Images of servers, but for shelved ones, hold only what differs from the image that "
+        "the server was launched from, where that is public and a ZFS stream. Set it if public "
+        "images stay as they are in Glance, and every nova-compute of the cloud knows this option: "
+        "without its origin such an image cannot be booted on a node that has not brought it yet.",
     ),
     cfg.StrOpt(
         "image_server",

@@ -87,7 +87,7 @@ class Node:
         pfexec: bool | None = None,
         max_connections: int = 4,
         connect_timeout: float = 15.0,
-        retry_seconds: float = 10.0,
+        retry_seconds: float | None = None,
         timeouts: transport.Timeouts | None = None,
     ) -> Self:
         """A node over SSH; nothing is contacted before the first command."""

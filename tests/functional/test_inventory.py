@@ -28,7 +28,7 @@ BRAND = "CUSTOM_SMARTOS_BRAND_"
 def cloud() -> Iterator[cloud_module.Cloud]:
     options = ("--cpus", "4", "--memory", "8G", "--no-bhyve")
     # to be away, a node must be elsewhere
-    with cloud_module.Cloud(*options, over_ssh=True, options={"connect_timeout": 2}) as found:
+    with cloud_module.Cloud(*options, over_ssh=True, options={"connect_timeout": 4}) as found:
         yield found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import emulated
+from tests import emulated, waits
 from tests.functional import cloud as cloud_module
 
 with cloud_module.warnings.catch_warnings():
@@ -27,7 +27,7 @@ def cloud() -> Iterator[cloud_module.Cloud]:
 
 
 def test_a_boot_leaves_a_node_that_is_lost() -> None:
-    with cloud_module.Cloud(over_ssh=True) as cloud:
+    with cloud_module.Cloud(over_ssh=True, options={"connect_timeout": 4}) as cloud:
         lost = cloud.node
         cloud.add_compute("compute2")
         image, flavor = cloud.image(), cloud.flavor()
@@ -86,9 +86,8 @@ def test_two_cells_at_once(cloud: cloud_module.Cloud) -> None:
 def test_a_delete_during_a_build_leaves_nothing(cloud: cloud_module.Cloud, slow: Any) -> None:
     slow("create")
     server = cloud.boot("zone", wait=None)
-    cloud.until(
-        lambda: cloud.show(server)["OS-EXT-STS:task_state"] == "spawning", "the build to begin"
-    )
+    faults = ("fault", str(cloud.node.directory), "list")
+    waits.until(lambda: json.loads(cloud.node.command(*faults))[0]["met"], "the build to begin")
     cloud.delete(server)
     assert server["id"] not in cloud.vms()
     assert allocations(cloud, server) == {}

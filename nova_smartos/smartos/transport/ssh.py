@@ -37,14 +37,14 @@ class SSH(process.Base):
         pfexec: bool | None = None,
         max_connections: int = 4,
         connect_timeout: float = 15.0,
-        retry_seconds: float = 10.0,
+        retry_seconds: float | None = None,
         timeouts: commands.Timeouts | None = None,
     ) -> None:
         """Prepare; nothing is contacted before the first command.
 
         Without a key file the keys of the SSH agent are offered. Without a word on pfexec, the
         commands of every user but root go through it. A node that is away is tried again for
-        `retry_seconds`.
+        `retry_seconds`, or as long as one connection may take.
         """
         target = connections.Target(
             host=host,
@@ -59,7 +59,7 @@ class SSH(process.Base):
         self._tool_path = tool_path
         self._pfexec = user != "root" if pfexec is None else pfexec
         self._most = max_connections
-        self._patience = retry_seconds
+        self._patience = connect_timeout if retry_seconds is None else retry_seconds
         self._pool = self._new_pool()
         _instances.add(self)
 
