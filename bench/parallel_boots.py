@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers booted at once through a real Nova: on our driver, and on Nova's own ones beside it.
 
-About half an hour; SMARTOS_BENCH_N=1,5 measures some numbers of servers only, SMARTOS_BENCH_PAIRS=2
+About an hour; SMARTOS_BENCH_N=1,5 measures some numbers of servers only, SMARTOS_BENCH_PAIRS=2
 has fewer pairs of runs, and a cloud in the folder SMARTOS_BENCH_CLOUD is used again.
 
 The floor is Nova's fake driver made to wait as long as a `vmadm create` of the node takes. libvirt
@@ -16,7 +16,7 @@ from bench import cloud as clouds
 from bench import report
 
 #: How many servers at once, and how many pairs of runs.
-PAIRS = {1: 5, 2: 5, 5: 5, 10: 5, 20: 5, 50: 1}
+PAIRS = dict.fromkeys((1, 2, 5, 10, 20, 50), 5)
 PORTS = (False, True)
 #: Images, connections and threads come with the first servers, which do not count.
 WARM = 5
