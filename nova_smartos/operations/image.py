@@ -102,18 +102,12 @@ class Images:
         wanted = manifest.wanted(image_meta, properties)
         asker = _Asker(context, image_meta, trusted_certs, largest_gib, download.Wish(check_wanted))
         try:
-            if wanted.format == manifest.PUBLISHED:
-                # its uuid follows from nothing that Glance knows: everybody's right is looked at
-                self._check_published(wanted, asker)
-            image = self._ensured(wanted, asker)
+            return self._found(wanted, asker)
         except exception.ImageNotFound as error:
             # it is the same for every node
-            raise _unacceptable(
-                wanted.glance_id, "Glance has no such image for its user"
-            ) from error
-        if wanted.format == manifest.PUBLISHED:
-            _check_kind(wanted, image)
-        return image
+            missing = error.kwargs.get("image_id")
+            what = "such image" if missing == wanted.glance_id else f"image {missing}, its origin,"
+            raise _unacceptable(wanted.glance_id, f"Glance has no {what} for its user") from error
 
     def cache(self, context: nova_context.RequestContext, image_id: str) -> bool:
         """Bring a Glance image before anybody boots it; False when it was there."""
@@ -228,6 +222,7 @@ class Images:
     def _install_glances(self, wanted: manifest.Wanted, asker: "_Asker") -> None:
         record = self._glance.get(asker.context, wanted.glance_id, show_deleted=False)
         self._check(wanted, record, asker.image_meta)
+        origin = self._origin(wanted, asker)
         LOG.info("Image %s comes to the node as %s", wanted.glance_id, wanted.uuid)
         name = f"image-{wanted.uuid}-{secrets.token_hex(4)}"
         with contextlib.ExitStack() as staged:
@@ -254,13 +249,34 @@ class Images:
                 else:
                     size_mib = _mib(source.size_bytes)
                     data = self._stage_disk(staged, name, size_mib, disk.raw(source))
-            document = manifest.document(wanted, record, data, size_mib)
+            document = manifest.document(wanted, record, data, size_mib, origin)
             staged.callback(self._discard, f"{name}.json")
             text = io.BytesIO(json.dumps(document).encode())
             manifest_path = self._gz.files.write(f"{name}.json", text)
             self._install(wanted, manifest_path, f"{files.FOLDER}/{name}.zfs")
         if wanted.format == manifest.ZFS:
-            self._check_dataset(wanted)
+            try:
+                self._check_dataset(wanted, origin)
+            except Exception:
+                # what is not seen to be right must not be found and used later
+                self._discard_image(wanted.uuid)
+                raise
+
+    def _origin(self, wanted: manifest.Wanted, asker: "_Asker") -> str | None:
+        """The node image that a stream holds the difference to, brought first; its uuid."""
+        if wanted.origin is None:
+            return None
+        record = self._glance.get(asker.context, wanted.origin, show_deleted=False)
+        image_meta = image_metas.ImageMeta.from_dict(record)
+        origin = manifest.wanted(image_meta, record.get("properties") or {})
+        if not origin.can_be_origin or origin.type != wanted.type:
+            raise _unacceptable(
+                wanted.glance_id,
+                f"its origin {wanted.origin} is no whole ZFS stream of a {wanted.type}",
+            )
+        # if it was deleted behind our back, the stream could not be received
+        self.forget(origin.uuid)
+        return self._found(origin, dataclasses.replace(asker, image_meta=image_meta)).uuid
 
     def _check(
         self,
@@ -286,9 +302,9 @@ class Images:
                 f"trusted_image_owners, and it has no {signing.PROPERTY}",
             )
 
-    def _check_dataset(self, wanted: manifest.Wanted) -> None:
+    def _check_dataset(self, wanted: manifest.Wanted, origin: str | None) -> None:
         """A stream holds what it holds, whatever the image's properties say."""
-        found = self._gz.zfs.get(f"{POOL}/{wanted.uuid}", "type", "volsize")
+        found = self._gz.zfs.get(f"{POOL}/{wanted.uuid}", "type", "volsize", "origin")
         volume = wanted.type == "zvol"
         if found.get("type") != ("volume" if volume else "filesystem"):
             wrong = f"its stream holds a {found.get('type')}, but it says {wanted.type}"
@@ -297,10 +313,17 @@ class Images:
                 f"its disk has {found.get('volsize')} bytes, but {manifest.SIZE_PROPERTY} says "
                 f"{wanted.size_mib} MiB"
             )
+        elif not self._same(found.get("origin"), origin and f"{POOL}/{origin}@final"):
+            wrong = f"its stream is not what {manifest.ORIGIN_PROPERTY} says: {wanted.origin}"
         else:
             return
-        self._gz.imgadm.delete(wanted.uuid, zpool=POOL)
         raise _unacceptable(wanted.glance_id, wrong)
+
+    def _same(self, snapshot: str | None, other: str | None) -> bool:
+        """Whether two snapshots, if any, are the same one, perhaps received twice."""
+        if snapshot == other or snapshot is None or other is None:
+            return snapshot == other
+        return self._gz.zfs.get(snapshot, "guid") == self._gz.zfs.get(other, "guid")
 
     def _check_published(self, wanted: manifest.Wanted, asker: "_Asker") -> None:
         record = self._glance.get(asker.context, wanted.glance_id, show_deleted=False)
@@ -357,6 +380,12 @@ class Images:
         except errors.SmartOSError as error:
             LOG.warning("%s stays on the node for now: %s", name, error)
 
+    def _discard_image(self, uuid: str) -> None:
+        try:
+            self._delete(uuid)
+        except errors.SmartOSError as error:
+            LOG.warning("Image %s stays on the node, delete it: %s", uuid, error)
+
     def _discard_dataset(self, dataset: str) -> None:
         try:
             self._gz.zfs.destroy(dataset, recursive=True)
@@ -388,6 +417,16 @@ class Images:
                 return flight.result()
             except _PERSONAL:
                 continue
+
+    def _found(self, wanted: manifest.Wanted, asker: "_Asker") -> payload.Image:
+        """The node image that is wanted, of an image server or of Glance."""
+        if wanted.format != manifest.PUBLISHED:
+            return self._ensured(wanted, asker)
+        # its uuid follows from nothing that Glance knows: everybody's right is looked at
+        self._check_published(wanted, asker)
+        image = self._ensured(wanted, asker)
+        _check_kind(wanted, image)
+        return image
 
     def _install(self, wanted: manifest.Wanted, manifest_path: str, file_path: str) -> None:
         # imgadm does not take over what an earlier, killed one has left

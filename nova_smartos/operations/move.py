@@ -329,6 +329,8 @@ def _bring_image(moving: transfer.Transfer, uuid: str) -> None:
     """
     source, target = moving.source, moving.target
     document = dict(source.imgadm.get(uuid, zpool=image.POOL).manifest.document)
+    # all of it is sent, and the target need not have another one
+    document.pop("origin", None)
     name = f"image-{uuid}-{secrets.token_hex(4)}"
     LOG.info("VM %s: its image %s goes before it", moving.uuid, uuid)
     with contextlib.ExitStack() as staged:

@@ -2,10 +2,10 @@
 """Images of servers: Glance gets a VM's root as it is at one moment, and the VM is left alone.
 
 The moment is a zfs snapshot's, so the VM runs on; what goes to Glance is a ZFS stream of it, which
-is read while it is sent: no file lies anywhere on the way. The stream is a full one, not the
-difference to the image that the VM came from: that image may be deleted in Glance, and on another
-node it need not have the same snapshot. A disk goes as a stream, too, and not raw: what the guest
-never wrote takes no room in Glance, and it is read once.
+is read while it is sent: no file lies anywhere on the way. The stream is a full one, or the
+difference to the image that the VM came from, where the operator promises that Glance keeps that
+one and its snapshot is the same on every node. A disk goes as a stream, too, and not raw: what the
+guest never wrote takes no room in Glance, and it is read once.
 
 A zone's dataset has more than its files: in `config` vmadm keeps what only this VM is told, such as
 passwords. So a zone's image is taken of a clone, which has no `config`.
@@ -15,6 +15,7 @@ Everything has a name that follows from the VM's uuid: whatever a crash has left
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import re
@@ -27,6 +28,7 @@ from nova import context as nova_context
 from nova import exception
 from nova.compute import task_states
 from nova.image import glance
+from nova.objects import image_meta as image_metas
 from nova.objects import instance as instances
 from oslo_log import log
 
@@ -55,6 +57,8 @@ LOOK_SECONDS = 30.0
 _GIB = 1 << 30
 _FIRMWARE = frozenset({"bios", "uefi"})
 
+_Send = Callable[[], contextlib.AbstractContextManager[Any]]
+
 
 @dataclasses.dataclass(frozen=True)
 class _Root:
@@ -65,10 +69,20 @@ class _Root:
     type: str
     #: bhyve's dataset, whose quota leaves no room for a snapshot of a disk
     parent: str | None = None
+    #: the node image that it is a clone of
+    image: str | None = None
 
     @property
     def snapshot(self) -> str:
         return f"{self.dataset}@{NAME}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Base:
+    """What an image is only the difference to."""
+
+    glance_id: str
+    snapshot: str
 
 
 class _Flight:
@@ -125,15 +139,16 @@ class Exports:
             self._check(instance, vm, root, record)
             began = time.monotonic()
             with self._cleaned(flight):
-                told = self._described(vm, root, record)
+                base = self._base(context, instance, root)
+                told = self._described(vm, root, record, base)
                 with self._locks.hold(uuid):
-                    sent = self._take(flight, root)
+                    send = self._take(flight, root, base)
                 LOG.info("Image %s: its moment is kept", image_id, instance=instance)
                 update_task_state(
                     task_state=task_states.IMAGE_UPLOADING,
                     expected_state=task_states.IMAGE_PENDING_UPLOAD,
                 )
-                size_bytes = self._upload(context, image_id, flight, root, sent, told)
+                size_bytes = self._upload(context, image_id, flight, root, send, told)
         LOG.info(
             "Image %s: %d bytes in %.1f s",
             image_id,
@@ -203,7 +218,34 @@ class Exports:
                 f"set [smartos] {signing.OPTION} nor named its owner in trusted_image_owners"
             )
 
-    def _described(self, vm: vms.Vm, root: _Root, record: Mapping[str, Any]) -> dict[str, Any]:
+    def _base(
+        self, context: nova_context.RequestContext, instance: instances.Instance, root: _Root
+    ) -> _Base | None:
+        """The VM's image, if whoever has the new image can have that one, too."""
+        if not self._options.incremental_images or root.image is None or not instance.image_ref:
+            return None
+        # of a shelved server there will be nothing else
+        if instance.task_state == task_states.SHELVING_IMAGE_PENDING_UPLOAD:
+            return None
+        try:
+            record = self._glance.get(context, instance.image_ref, show_deleted=False)
+            meta = image_metas.ImageMeta.from_dict(record)
+            wanted = manifest.wanted(meta, record.get("properties") or {})
+        except (exception.NovaException, ValueError) as error:
+            LOG.info("The whole is taken: %s", error, instance=instance)
+            return None
+        kept = record.get("is_public") and record.get("status") == "active"
+        if not kept or not wanted.can_be_origin or wanted.uuid != root.image:
+            return None
+        # where it was moved to, it may be whole
+        snapshot = self._gz.zfs.get(root.dataset, "origin")["origin"]
+        if snapshot is None or snapshot.rpartition("/")[2] != f"{root.image}@final":
+            return None
+        return _Base(wanted.glance_id, snapshot)
+
+    def _described(
+        self, vm: vms.Vm, root: _Root, record: Mapping[str, Any], base: _Base | None
+    ) -> dict[str, Any]:
         """What Glance is told of the image, beside what it has inherited."""
         volsize = None
         if root.type == "zvol":
@@ -211,17 +253,22 @@ class Exports:
             volsize = int(found) if found and found.isdecimal() else 0
             if not volsize or volsize % manifest.MIB:
                 raise errors.InvalidState(f"{root.dataset} has {found} bytes: no whole MiB")
-        properties = _properties(vm, root, volsize, record.get("properties") or {})
+        inherited = record.get("properties") or {}
+        properties = _properties(vm, root, volsize, inherited)
+        # what the server's own image says of where its bytes come from is not true of this one
+        properties |= {key: "" for key in manifest.ELSEWHERE if inherited.get(key)}
+        if base is not None:
+            properties[manifest.ORIGIN_PROPERTY] = base.glance_id
         told: dict[str, Any] = {"disk_format": "raw", "container_format": "bare"}
         told["properties"] = properties
         if volsize is not None:
             # a disk may have grown since its VM was made
-            inherited = int(record.get("min_disk") or 0)
-            told["min_disk"] = max(inherited, math.ceil(volsize / _GIB))
+            told["min_disk"] = max(int(record.get("min_disk") or 0), math.ceil(volsize / _GIB))
         return told
 
-    def _take(self, flight: _Flight, root: _Root) -> str:
-        """Keep the VM's root as it is now [1 to 4]; the snapshot to send."""
+    def _take(self, flight: _Flight, root: _Root, base: _Base | None) -> _Send:
+        """Keep the VM's root as it is now [1 to 4]; what sends it."""
+        zfs = self._gz.zfs
         try:
             self._do(flight, self._snapshot, root)
         except errors.AlreadyExists:
@@ -230,9 +277,15 @@ class Exports:
             remove_leftovers(self._gz, root.uuid)
             self._do(flight, self._snapshot, root)
         if root.type == "zvol":
-            return root.snapshot
+            return functools.partial(zfs.send, root.snapshot, base=base.snapshot if base else None)
         self._do(flight, self._clone, root)
-        return f"{_clone(root.uuid)}@final"
+        clone = _clone(root.uuid)
+        if base is None:
+            self._do(flight, lambda *_: zfs.snapshot(f"{clone}@final"), root)
+            return functools.partial(zfs.send, f"{clone}@final")
+        # a snapshot of it could only be sent as the difference to the VM's
+        self._do(flight, lambda *_: zfs.unmount(clone), root)
+        return functools.partial(zfs.send_unmounted, clone, base.snapshot)
 
     def _do(self, flight: _Flight, step: Callable[[_Flight, _Root], None], root: _Root) -> None:
         """Change something on the node, unless all is given up."""
@@ -259,7 +312,6 @@ class Exports:
         flight.undo.callback(self._discard, root.uuid, clone)
         self._gz.zfs.clone(root.snapshot, clone)
         self._gz.files.delete_folder(f"{_CLONE}{root.uuid}", "config")
-        self._gz.zfs.snapshot(f"{clone}@final")
 
     def _upload(
         self,
@@ -267,7 +319,7 @@ class Exports:
         image_id: str,
         flight: _Flight,
         root: _Root,
-        sent: str,
+        send: _Send,
         told: dict[str, Any],
     ) -> int:
         """Send the snapshot, then what can only be said of all its bytes; how many they were."""
@@ -275,7 +327,7 @@ class Exports:
         def look() -> None:
             self._glance.get(context, image_id)
 
-        with self._gz.zfs.send(sent) as stream:
+        with send() as stream:
             flight.stream = stream
             source = _Source(flight, stream, look)
             try:
@@ -398,14 +450,15 @@ def _root(vm: vms.Vm) -> _Root:
     """What the image of a VM is made of: a zone's files, or the disk that an HVM boots from."""
     (type_,) = specs.BRANDS[vm.brand].image_types
     if not vm.hvm:
-        dataset, parent = vm.zfs_filesystem, None
+        dataset, parent, image_uuid = vm.zfs_filesystem, None, vm.image_uuid
     else:
         boot = next((disk for disk in vm.disks if disk.boot), None)
         dataset = boot.zfs_filesystem if boot else None
         parent = vm.zfs_filesystem if vm.brand == "bhyve" else None
+        image_uuid = boot.image_uuid if boot else None
     if dataset is None:
         raise errors.InvalidState(f"VM {vm.uuid} has no root to make an image of", code="Dataset")
-    return _Root(vm.uuid, dataset, type_, parent)
+    return _Root(vm.uuid, dataset, type_, parent, image_uuid)
 
 
 def _properties(

@@ -50,6 +50,8 @@ TEXTS = (
          "InvalidStream"),
     text(r".*cannot receive incremental stream: destination '.*' does not exist",
          errors.InvalidPayload, "InvalidStream"),
+    text(r".*cannot receive\b.*: local origin for clone .* does not exist",
+         errors.InvalidPayload, "InvalidStream"),
     text(r"imgadm(?: \S+)?: error \(DownloadError\): image file (?:checksum|size)",
          errors.InvalidPayload, "FileMismatch"),
     *_code("InternalError NoSources SourcePing Timeout", errors.ToolError),

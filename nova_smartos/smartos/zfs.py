@@ -242,6 +242,15 @@ class Zfs(_tool.Tool):
             yield stream
 
     @contextlib.contextmanager
+    def send_unmounted(self, dataset: str, base: str) -> Iterator[_tool.Stream]:
+        """zfs send -i BASE DATASET: as it is now; BASE is a snapshot of whatever it comes from.
+
+        Of a snapshot, BASE could be no more than the origin of its dataset itself.
+        """
+        with self._output("send", "-i", self._snapshot(base), self._dataset(dataset)) as stream:
+            yield stream
+
+    @contextlib.contextmanager
     def send_resumed(self, token: str) -> Iterator[_tool.Stream]:
         """zfs send -t TOKEN: the rest of a stream; the receiver's receive_resume_token tells."""
         with self._output("send", "-t", self._operand(token, "token", _TOKEN)) as stream:
@@ -264,6 +273,10 @@ class Zfs(_tool.Tool):
         flags = ["-r"] if recursive else []
         snapshots = [self._snapshot(name) for name in names]
         self._change("snapshot", *flags, *self._options(properties), *snapshots)
+
+    def unmount(self, dataset: str) -> None:
+        """zfs unmount DATASET"""
+        self._change("unmount", self._dataset(dataset))
 
     def usage(self) -> builtins.list[Usage]:
         """zfs list -Hp -t filesystem,volume -o NAME,USED,…: what every one of them takes."""

@@ -28,8 +28,12 @@ TAG = "nova:image"
 TYPES = ("zone-dataset", "lx-dataset", "zvol")
 #: Image property: what the file of an image with a type is.
 FORMAT_PROPERTY = "smartos_image_format"
+#: Image property: the Glance image that a ZFS stream holds the difference to; "" is none.
+ORIGIN_PROPERTY = "smartos_image_origin"
 #: Image property: the image of the operator's image server that Glance's only names.
 UUID_PROPERTY = "smartos_image_uuid"
+#: What says where bytes come from that are not in the file.
+ELSEWHERE = (ORIGIN_PROPERTY, UUID_PROPERTY)
 #: What the file of a Glance image can be; of a published image it is not looked at.
 QCOW2, RAW, TAR, ZFS = "qcow2", "raw", "tar", "zfs"
 PUBLISHED = "published"
@@ -66,6 +70,13 @@ class Wanted:
     #: Of a ZFS stream of a zvol, in MiB.
     size_mib: int | None
     tags: Mapping[str, str]
+    #: The Glance image that has to be there before.
+    origin: str | None = None
+
+    @property
+    def can_be_origin(self) -> bool:
+        """Whether its snapshot is the same one on every node, and wants no other's."""
+        return self.format in (ZFS, PUBLISHED) and self.origin is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +97,16 @@ def compression(start: bytes) -> str:
 
 
 def document(
-    wanted: Wanted, record: Mapping[str, Any], data: Data, size_mib: int | None
+    wanted: Wanted,
+    record: Mapping[str, Any],
+    data: Data,
+    size_mib: int | None,
+    origin: str | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a node image; `record` is what Glance says of its image."""
+    """The manifest of a node image; `record` is what Glance says of its image.
+
+    `origin` is the node image that it holds the difference to.
+    """
     properties = record.get("properties") or {}
     name = _NOT_NAME.sub("-", str(record.get("name") or "")).strip()[:_MAX_TEXT]
     version = _NOT_VERSION.sub("-", str(properties.get("os_version") or ""))[:_MAX_TEXT]
@@ -106,6 +124,8 @@ def document(
         "tags": {**wanted.tags, TAG: wanted.glance_id},
         "files": [{"sha1": data.sha1, "size": data.size_bytes, "compression": data.compression}],
     }
+    if origin is not None:
+        made["origin"] = origin
     if wanted.type == "lx-dataset":
         made["requirements"] = {"brand": "lx"}
     if wanted.type == "zvol":
@@ -146,14 +166,18 @@ def wanted(image_meta: image_metas.ImageMeta, properties: Mapping[str, Any]) -> 
         )
     if type_ is None and FORMAT_PROPERTY in properties:
         raise _unacceptable(glance_id, f"{FORMAT_PROPERTY} needs {TYPE_PROPERTY}")
-    if UUID_PROPERTY in properties:
+    # "" where it was inherited, by an image with bytes of its own
+    if properties.get(UUID_PROPERTY):
         return _published(glance_id, type_, properties)
     size_mib = _stream_size(glance_id, properties) if type_ == "zvol" else None
     tags = metadata.image_tags(properties)
     format_ = disk_format if type_ is None else _format(glance_id, type_, properties)
+    origin = _origin(glance_id, format_, properties)
     identity = [glance_id, _value(image_meta, "checksum"), type_, format_, size_mib, tags]
+    if origin is not None:
+        identity.append(origin)
     uuid = uuid_module.uuid5(_NAMESPACE, json.dumps(identity, sort_keys=True))
-    return Wanted(str(uuid), glance_id, type_ or "zvol", format_, size_mib, tags)
+    return Wanted(str(uuid), glance_id, type_ or "zvol", format_, size_mib, tags, origin)
 
 
 def _format(glance_id: str, type_: str, properties: Mapping[str, Any]) -> str:
@@ -164,6 +188,17 @@ def _format(glance_id: str, type_: str, properties: Mapping[str, Any]) -> str:
             glance_id,
             f"{FORMAT_PROPERTY} is {told!r}, for a {type_} it must be {' or '.join(fitting)}",
         )
+    return told
+
+
+def _origin(glance_id: str, format_: str, properties: Mapping[str, Any]) -> str | None:
+    told = str(properties.get(ORIGIN_PROPERTY) or "")
+    if not told:
+        return None
+    if format_ != ZFS:
+        raise _unacceptable(glance_id, f"{ORIGIN_PROPERTY} is for a ZFS stream, this is {format_}")
+    if not _UUID.fullmatch(told):
+        raise _unacceptable(glance_id, f"{ORIGIN_PROPERTY} is {told!r}, which is no uuid")
     return told
 
 
@@ -179,10 +214,9 @@ def _published(glance_id: str, type_: str | None, properties: Mapping[str, Any])
     uuid = str(properties[UUID_PROPERTY])
     if not _UUID.fullmatch(uuid):
         raise _unacceptable(glance_id, f"{UUID_PROPERTY} is {uuid!r}, which is no uuid")
-    if type_ is None or FORMAT_PROPERTY in properties:
-        raise _unacceptable(
-            glance_id, f"{UUID_PROPERTY} needs {TYPE_PROPERTY}, and no {FORMAT_PROPERTY}"
-        )
+    if type_ is None or FORMAT_PROPERTY in properties or properties.get(ORIGIN_PROPERTY):
+        told = f"and neither {FORMAT_PROPERTY} nor {ORIGIN_PROPERTY}"
+        raise _unacceptable(glance_id, f"{UUID_PROPERTY} needs {TYPE_PROPERTY}, {told}")
     return Wanted(uuid, glance_id, type_, PUBLISHED, None, {})
 
 

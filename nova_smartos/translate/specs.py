@@ -118,6 +118,7 @@ def _list(pattern: str, separator: str, allowed: str) -> Kind:
 
 
 _BOOLEAN = Kind("boolean", _truth, words=("true", "false"), allowed="true, false")
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _LIMIT = 2**31 - 1
 _SLOT = r"[0-9]{1,3}:[0-9]{1,2}:[0-7]"
 _PATH = r"(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)+"
@@ -189,6 +190,12 @@ TABLE = tuple(
                 "-", flavor=False, image=True, only={"tar": ZONES, "zfs": ALL},
             ),
             Property(
+                "image_origin", _text(rf"(?:{_UUID})?", "a uuid"), ALL,
+                "The image in Glance to which a ZFS stream holds the difference. The node brings "
+                "that one first. Images of servers say it themselves.",
+                "-", flavor=False, image=True,
+            ),
+            Property(
                 "image_type", _word(IMAGE_TYPES), ALL,
                 "The image is a ZFS stream: of a zone's files, of a Linux tree for lx, or of a "
                 "disk. Without it, it is a disk, raw or qcow2.",
@@ -206,7 +213,7 @@ TABLE = tuple(
                 "-", flavor=False, image=True,
             ),
             Property(
-                "image_uuid", _text(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", "a uuid"), ALL,
+                "image_uuid", _text(rf"(?:{_UUID})?", "a uuid"), ALL,
                 "The node brings this image from the operator's image server; Glance's own bytes "
                 "are not read. Its owner must be one whom the operator trusts.",
                 "-", flavor=False, image=True,

@@ -107,6 +107,35 @@ def test_full_and_incremental_streams(target, dataset):
 
 
 @pytest.mark.known("unverified")
+def test_what_a_clone_of_a_clone_differs_in(target, dataset):
+    """An unmounted filesystem is sent as the difference to any ancestor, a snapshot is not."""
+    zfs, first, second = target.node.zfs, f"{dataset}/first", f"{dataset}/second"
+    zfs.create(f"{dataset}/source")
+    put(target, f"/{dataset}/source/old", "one")
+    zfs.snapshot(f"{dataset}/source@a")
+    zfs.clone(f"{dataset}/source@a", first)
+    zfs.snapshot(f"{first}@b")
+    zfs.clone(f"{first}@b", second)
+    put(target, f"/{second}/new", "two")
+    zfs.snapshot(f"{second}@c")
+    with pytest.raises(errors.InvalidPayload, match="must be in same filesystem"):
+        streamed(target, f"{second}@c", base=f"{dataset}/source@a")
+    with pytest.raises(errors.InvalidState, match="busy"):
+        live(target, second, f"{dataset}/source@a")
+    zfs.unmount(second)
+    copy = f"{dataset}/copy"
+    zfs.receive(live(target, second, f"{dataset}/source@a"), copy, unmounted=False)
+    assert zfs.get(copy, "origin")["origin"] == f"{dataset}/source@a"
+    assert held(target, f"/{copy}/old") == "one"
+    assert held(target, f"/{copy}/new") == "two"
+
+
+def live(target, dataset, base):
+    with target.node.zfs.send_unmounted(dataset, base) as stream:
+        return io.BytesIO(stream.read())
+
+
+@pytest.mark.known("unverified")
 def test_a_replicated_tree(target, dataset):
     """send -R carries children and snapshots."""
     source, copy = f"{dataset}/source", f"{dataset}/copy"

@@ -117,6 +117,7 @@ def document(name: str, properties: Mapping[str, str], **fields: Any) -> dict[st
         "min_disk": 0,
         "protected": False,
         "visibility": "public",
+        "is_public": fields.get("visibility", "public") == "public",
         "owner": nova_fixtures.PROJECT_ID,
         "tags": [],
         "properties": dict(properties),

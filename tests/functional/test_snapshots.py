@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from nova.image import glance as nova_glance
 
+from nova_smartos import conf as smartos_conf
 from nova_smartos.cmd import snapshot as snapshot_command
 from nova_smartos.operations import signing
 from nova_smartos.smartos import errors
+from nova_smartos.translate import manifest
 from tests import waits
 from tests.functional import cloud as cloud_module
 
@@ -121,6 +123,38 @@ def test_a_running_servers_image_boots_on_another_node(
     assert cloud.vm(another, "compute2")["brand"] == brand
     assert read(cloud, another, "compute2") == f"of-{brand}"
     for each in (server, another):
+        cloud.delete(each)
+
+
+@pytest.mark.parametrize("kind", ["zone", "zvol"])
+def test_an_image_that_holds_only_what_differs_boots_on_a_node_without_its_origin(
+    cloud: cloud_module.Cloud, kind: str
+) -> None:
+    origin = cloud.image(kind, origin="yes")
+    server = cloud.boot(image=origin, host="compute1")
+    write(cloud, server, "different")
+    cloud_module.CONF.set_override("incremental_images", True, smartos_conf.GROUP)
+    try:
+        image = made(cloud, server)
+        assert cloud.glance.show(None, image)["properties"][manifest.ORIGIN_PROPERTY] == origin
+        assert b"different" in cloud.glance.data(image)
+
+        another = cloud.boot(image=image, host="compute2")
+        assert cloud.glance.downloads[origin] == 2
+        assert read(cloud, another, "compute2") == "different"
+        brought = {
+            each.manifest.tags.get(manifest.TAG): f"zones/{each.manifest.uuid}"
+            for each in cloud.computes["compute2"].manager.driver._node.imgadm.list()
+        }
+        zfs = cloud.computes["compute2"].manager.driver._node.zfs
+        assert zfs.get(brought[image], "origin")["origin"] == f"{brought[origin]}@final"
+        # of what is no whole stream itself, the whole is taken
+        again = made(cloud, another)
+    finally:
+        cloud_module.CONF.set_override("incremental_images", False, smartos_conf.GROUP)
+    third = cloud.boot(image=again, host="compute1")
+    assert read(cloud, third, "compute1") == "different"
+    for each in (server, another, third):
         cloud.delete(each)
 
 

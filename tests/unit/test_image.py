@@ -46,6 +46,7 @@ pytestmark = openstack.QUIET
 PROJECT = "6f70656e737461636b20342065766572"
 CONTEXT = nova_context.RequestContext("user", PROJECT, is_admin=False)
 STREAM = {"smartos_image_type": "zone-dataset"}
+ORIGIN_AND_UUID = ("smartos_image_origin", "smartos_image_uuid")
 SECONDS = 60
 MIB = 1 << 20
 
@@ -67,7 +68,7 @@ class Glance:
         return str(record["id"])
 
     def get(self, context: Any, image_id: str, show_deleted: bool = True) -> dict[str, Any]:
-        if context.user_id in self.refused:
+        if context.user_id in self.refused or image_id not in self.records:
             raise exception.ImageNotFound(image_id=image_id)
         return json.loads(json.dumps(self.records[image_id]))
 
@@ -178,7 +179,7 @@ def place(emulated_node: emulated.EmulatedNode, tmp_path: pathlib.Path) -> Itera
     images.start()
     yield Place(emulated_node, glance, carrier, gz, images, options)
     carrier.before = carrier.after = lambda argv: None
-    for each in gz.imgadm.list():
+    for each in sorted(gz.imgadm.list(), key=lambda each: each.manifest.origin is None):
         gz.imgadm.delete(each.manifest.uuid)
 
 
@@ -233,6 +234,13 @@ def test_the_kind_of_an_image(properties: dict[str, str], kind: str) -> None:
                 "smartos_image_format": "tar",
             },
             "for a zvol it must be zfs",
+        ),
+        ({}, {**STREAM, "smartos_image_origin": "x"}, "smartos_image_origin is 'x', which is no"),
+        ({}, {"smartos_image_origin": str(uuid.UUID(int=1))}, "for a ZFS stream, this is raw"),
+        (
+            {},
+            {**STREAM, **dict.fromkeys(ORIGIN_AND_UUID, str(uuid.UUID(int=1)))},
+            "needs smartos_image_type, and neither",
         ),
         ({}, {"smartos_image_type": "zvol", "smartos_image_size": "-1"}, "'-1'"),
         ({}, {"smartos_image_type": "zvol", "smartos_image_size": "²"}, "smartos_image_size"),
@@ -593,12 +601,11 @@ def test_no_image_of_glance_has_a_second_name(place: Place, server: Server, stre
 
 
 def refused(place: Place, wanted: str, says: str, kind: type[Exception]) -> None:
-    before = place.datasets()
+    before = place.datasets(), place.node.imgadm.list()
     with pytest.raises(kind, match=says):
         place.ensure(wanted)
     place.clean()
-    assert place.datasets() == before
-    assert place.node.imgadm.list() == []
+    assert (place.datasets(), place.node.imgadm.list()) == before
 
 
 def test_a_stream_of_a_stranger(place: Place, stream: bytes) -> None:
@@ -866,6 +873,83 @@ def test_streams_of_another_sort(place: Place) -> None:
     for data in (incremental, two, two[: len(two) // 2]):
         wanted = place.glance.add(data, STREAM)
         refused(place, wanted, "unacceptable", exception.ImageUnacceptable)
+
+
+@pytest.fixture
+def based(place: Place, stream: bytes) -> tuple[str, bytes]:
+    """An image in Glance, and what differs from it in a dataset that was made of it."""
+    origin = place.glance.add(stream, STREAM)
+    snapshot = f"zones/{place.ensure(origin).uuid}@final"
+    zfs, name = place.node.zfs, f"zones/nst-{uuid.uuid4()}"
+    zfs.clone(snapshot, name)
+    try:
+        (place.emulated.directory / "root" / name / "word").write_text("different")
+        zfs.snapshot(f"{name}@a")
+        with zfs.send(f"{name}@a", base=snapshot) as sent:
+            return origin, sent.read()
+    finally:
+        zfs.destroy(name, recursive=True)
+
+
+def test_a_stream_of_what_differs_comes_after_its_origin(
+    place: Place, based: tuple[str, bytes]
+) -> None:
+    origin, data = based
+    # by an operator, of which nobody tells
+    place.node.imgadm.delete(place.ensure(origin).uuid)
+    wanted = place.glance.add(data, {**STREAM, "smartos_image_origin": origin})
+    made = place.ensure(wanted)
+    assert place.glance.downloads == [origin, origin, wanted]
+    first = place.ensure(origin).uuid
+    assert place.node.imgadm.get(made.uuid).manifest.origin == first
+    assert place.node.zfs.get(f"zones/{made.uuid}", "origin")["origin"] == f"zones/{first}@final"
+    told = place.emulated.directory / "root/zones" / made.uuid / "word"
+    assert told.read_text() == "different"
+    place.clean()
+
+
+def test_an_origin_that_is_there_twice_is_one(
+    place: Place, stream: bytes, based: tuple[str, bytes]
+) -> None:
+    _, data = based
+    twin = place.glance.add(stream, STREAM)
+    wanted = place.glance.add(data, {**STREAM, "smartos_image_origin": twin})
+    made = place.ensure(wanted)
+    assert place.node.imgadm.get(made.uuid).manifest.origin == place.ensure(twin).uuid
+
+
+def test_an_origin_that_is_not_right(
+    place: Place, stream: bytes, based: tuple[str, bytes], tmp_path: pathlib.Path
+) -> None:
+    origin, data = based
+    key = "smartos_image_origin"
+
+    def refuses(properties: dict[str, str], says: str) -> None:
+        wanted = place.glance.add(data, {**STREAM, **properties})
+        refused(place, wanted, says, exception.ImageUnacceptable)
+
+    # whose origin the node has, but which does not say so
+    refuses({}, "its stream is not what smartos_image_origin says: None")
+    other = place.glance.add(small_images.stream(place.emulated, tmp_path, "zone")[1], STREAM)
+    place.ensure(other)
+    refuses({key: other}, "is not what smartos_image_origin says")
+    lost = str(uuid.uuid4())
+    refuses({key: lost}, f"Glance has no image {lost}, its origin, for its user")
+    refuses({key: place.glance.add(b"disk" * 999)}, "is no whole ZFS stream of a zone-dataset")
+    second = place.glance.add(data, {**STREAM, key: origin})
+    refuses({key: second}, "is no whole ZFS stream of a zone-dataset")
+    for each in place.node.imgadm.list():
+        place.node.imgadm.delete(each.manifest.uuid)
+    refuses({}, "local origin for clone .* does not exist")
+
+
+def test_a_stream_that_cannot_be_looked_at_does_not_stay(place: Place, stream: bytes) -> None:
+    def spoil(argv: tuple[str, ...]) -> None:
+        if argv[:2] == ("zfs", "get"):
+            raise errors.OutcomeUnknown("the connection broke")
+
+    place.carrier.before = spoil
+    refused(place, place.glance.add(stream, STREAM), "the connection broke", errors.OutcomeUnknown)
 
 
 def test_a_stream_that_is_not_what_its_properties_say(

@@ -15,10 +15,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from nova import exception
     from nova.compute import task_states
+    from nova.objects import image_meta as image_metas
 
 from nova_smartos.operations import locks, signing, snapshot
 from nova_smartos.smartos import errors, node, vms
 from nova_smartos.translate import errors as nova_errors
+from nova_smartos.translate import manifest
 from tests.unit import fake_transport
 
 pytestmark = openstack.QUIET
@@ -58,19 +60,22 @@ MAKES_KVM = (
     ("zfs", "destroy", f"{ZONE}-disk0@nova-image"),
 )
 PRINTED = {"volsize": f"volsize\t{10 * GIB}\n", "quota": "quota\t12345\n"}
+BASE = "5b8a4e0c-7d2f-4c1b-9e3a-2f1d0c9b8a7e"
 
 
-def vm(brand: str = "joyent", **more: Any) -> vms.Vm:
+def vm(brand: str = "joyent", *, image: str | None = None, **more: Any) -> vms.Vm:
     document: dict[str, Any] = {
         "uuid": UUID,
         "brand": brand,
         "state": "running",
         "zone_state": "running",
         "zfs_filesystem": ZONE,
+        "image_uuid": image,
     }
     if brand in vms.HVM_BRANDS:
         dataset = f"{ZONE}{'/' if brand == 'bhyve' else '-'}disk0"
         disk = {"path": f"/dev/zvol/rdsk/{dataset}", "boot": True, "model": "virtio"}
+        disk["image_uuid"] = document.pop("image_uuid")
         document["disks"] = [{**disk, "zfs_filesystem": dataset}]
     return vms.Vm.from_json({**document, **more})
 
@@ -80,13 +85,19 @@ class Glance:
 
     def __init__(self, **record: Any) -> None:
         self.record: dict[str, Any] = {"id": IMAGE, "owner": "project", "properties": {}, **record}
+        #: the image of the server itself
+        self.base: dict[str, Any] | None = None
         self.data: bytes | None = None
         self.reads: Callable[[Any], bytes] = lambda data: b"".join(
             iter(lambda: data.read(65536), b"")
         )
 
-    def get(self, context: Any, image_id: str) -> dict[str, Any]:
-        return self.record
+    def get(self, context: Any, image_id: str, **_: Any) -> dict[str, Any]:
+        if image_id == IMAGE:
+            return self.record
+        if self.base is None:
+            raise exception.ImageNotFound(image_id=image_id)
+        return self.base
 
     def update(
         self, context: Any, image_id: str, told: Any, data: Any = None, purge_props: bool = True
@@ -117,14 +128,18 @@ class Maker:
         path = tmp_path / "key"
         path.write_text("k" * 32)
         self.options = types.SimpleNamespace(
-            image_signing_key_file=str(path) if key else None, trusted_image_owners=["trusted"]
+            image_signing_key_file=str(path) if key else None,
+            incremental_images=True,
+            trusted_image_owners=["trusted"],
         )
         known = types.SimpleNamespace(get=lambda uuid, fresh: of)
         self.exports = snapshot.Exports(
             node.Node(carrier), known, locks.Locks(), self.options, glance_api=self.glance
         )
         meta = types.SimpleNamespace(properties=properties or {})
-        self.instance = types.SimpleNamespace(uuid=UUID, image_meta=meta)
+        self.instance = types.SimpleNamespace(
+            uuid=UUID, image_meta=meta, image_ref=BASE, task_state=task_states.IMAGE_PENDING_UPLOAD
+        )
         self.states: list[tuple[str, str | None]] = []
 
     def make(self) -> None:
@@ -205,6 +220,120 @@ def test_what_makes_an_image(
     assert record.get("min_disk") == min_disk
     pending = task_states.IMAGE_PENDING_UPLOAD
     assert maker.states == [(pending, None), (task_states.IMAGE_UPLOADING, pending)]
+
+
+def based(type_: str = "zone-dataset", **fields: Any) -> dict[str, Any]:
+    """What Glance says of the image that a server was launched from."""
+    properties = {"smartos_image_type": type_, "smartos_image_size": "10240"}
+    base = {"id": BASE, "checksum": "0" * 32, "disk_format": "raw", "container_format": "bare"}
+    return {**base, "is_public": True, "status": "active", "properties": properties, **fields}
+
+
+def node_image(base: dict[str, Any]) -> str:
+    meta = image_metas.ImageMeta.from_dict(base)
+    return manifest.wanted(meta, base["properties"]).uuid
+
+
+def origin_of(of: vms.Vm) -> tuple[str, ...]:
+    dataset = of.disks[0].zfs_filesystem if of.disks else of.zfs_filesystem
+    return ("zfs", "get", "-Hp", "-o", "property,value", "origin", str(dataset))
+
+
+@pytest.mark.parametrize("brand", ["joyent", "bhyve"])
+def test_an_image_of_what_differs(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, brand: str
+) -> None:
+    glance = Glance(properties={"smartos_image_origin": "inherited"})
+    glance.base = based("zone-dataset" if brand == "joyent" else "zvol")
+    image = node_image(glance.base)
+    snap = f"zones/{image}@final"
+    monkeypatch.setitem(PRINTED, "origin", f"origin\t{snap}\n")
+    of = vm(brand, image=image)
+    commands = [origin_of(of), *(MAKES_ZONE if brand == "joyent" else MAKES_BHYVE)]
+    if brand == "joyent":
+        commands[4:6] = [("zfs", "unmount", CLONE), ("zfs", "send", "-i", snap, CLONE)]
+    else:
+        commands[6] = ("zfs", "send", "-i", snap, f"{ZONE}/disk0@nova-image")
+    with answers(*commands) as carrier:
+        Maker(carrier, of, tmp_path, glance).make()
+    assert [command.argv for command in carrier.commands] == commands
+    assert glance.record["properties"]["smartos_image_origin"] == BASE
+
+
+def test_an_image_of_a_server_of_a_published_image(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nova lets it inherit a uuid that is not its own."""
+    published = {"smartos_image_type": "zone-dataset", "smartos_image_uuid": UUID}
+    glance = Glance(properties=dict(published))
+    glance.base = based(properties=published)
+    monkeypatch.setitem(PRINTED, "origin", f"origin\tzones/{UUID}@final\n")
+    of = vm(image=UUID)
+    commands = [origin_of(of), *MAKES_ZONE]
+    send = ("zfs", "send", "-i", f"zones/{UUID}@final", CLONE)
+    commands[4:6] = [("zfs", "unmount", CLONE), send]
+    with answers(*commands) as carrier:
+        Maker(carrier, of, tmp_path, glance).make()
+    made = {**glance.base, "id": IMAGE, "properties": glance.record["properties"]}
+    wanted = manifest.wanted(image_metas.ImageMeta.from_dict(made), made["properties"])
+    assert (wanted.glance_id, wanted.format, wanted.origin) == (IMAGE, manifest.ZFS, BASE)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda maker: setattr(maker.options, "incremental_images", False),
+        lambda maker: setattr(maker.glance, "base", None),
+        lambda maker: setattr(
+            maker.instance, "task_state", task_states.SHELVING_IMAGE_PENDING_UPLOAD
+        ),
+    ],
+    ids=["by the operator's choice", "without its image", "shelved"],
+)
+def test_the_whole_is_taken(tmp_path: Any, spoil: Callable[["Maker"], None]) -> None:
+    glance = Glance()
+    glance.base = based()
+    of = vm(image=node_image(glance.base))
+    with answers(*MAKES_ZONE) as carrier:
+        maker = Maker(carrier, of, tmp_path, glance)
+        spoil(maker)
+        maker.make()
+    assert "smartos_image_origin" not in glance.record["properties"]
+
+
+@pytest.mark.parametrize(
+    ("base", "image", "origin"),
+    [
+        (based(is_public=False), None, None),
+        (based(status="deactivated"), None, None),
+        # the properties have changed since, or the server was rebuilt
+        (based(), "other", None),
+        (based(properties={}), None, None),
+        (based(disk_format="vmdk"), "other", None),
+        (based(properties={"smartos_image_type": "zone-dataset", "smartos_image_format": "tar"}),
+         None, None),
+        (based(properties={"smartos_image_type": "zone-dataset", "smartos_image_origin": UUID}),
+         None, None),
+        # it came from another node, whole
+        (based(), None, "-"),
+    ],
+)  # fmt: skip
+def test_what_others_may_lack_is_no_origin(
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    base: dict[str, Any],
+    image: str | None,
+    origin: str | None,
+) -> None:
+    glance = Glance(properties={"smartos_image_origin": "inherited"})
+    glance.base = base
+    of = vm(image=image or node_image(base))
+    monkeypatch.setitem(PRINTED, "origin", f"origin\t{origin}\n")
+    asked = [origin_of(of)] if origin else []
+    with answers(*asked, *MAKES_ZONE) as carrier:
+        Maker(carrier, of, tmp_path, glance).make()
+    assert [command.argv for command in carrier.commands] == [*asked, *MAKES_ZONE]
+    assert glance.record["properties"]["smartos_image_origin"] == ""
 
 
 def test_what_an_image_says_already_is_not_said_again(tmp_path: Any) -> None:

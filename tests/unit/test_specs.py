@@ -36,6 +36,7 @@ EXAMPLES = {
     "disk_pci_slots": "0:4:0 0:4:1",
     "filesystems": "/data/common=/mnt/common=ro /opt=/opt/node",
     "fs_allowed": "ufs,pcfs",
+    "image_origin": "63d6e664-3f1f-11e8-aef6-a3120cf8dd9d",
     "image_uuid": "63d6e664-3f1f-11e8-aef6-a3120cf8dd9d",
     "init_name": "/sbin/init",
     "kernel_version": "4.3.0",

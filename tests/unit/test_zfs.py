@@ -48,6 +48,12 @@ def test_a_failed_send_is_never_a_short_stream() -> None:
             stream.read(4)
 
 
+def test_a_filesystem_as_it_is_now() -> None:
+    carrier = fake_transport.expecting("zfs", "send", "-i", "zones/i@final", "zones/x", stdout=b"x")
+    with carrier, zfs.Zfs(carrier).send_unmounted("zones/x", "zones/i@final") as stream:
+        assert stream.read() == b"x"
+
+
 def test_the_rest_of_a_stream() -> None:
     token = "1-c740b4779-c8-789c636064000310a500c4ec50360710e72765a5269730"
     carrier = fake_transport.expecting("zfs", "send", "-t", token, stdout=b"rest")

@@ -5,7 +5,7 @@ import contextlib
 import time
 
 from smartos_emulator import call as call_module
-from smartos_emulator.storage import errors, names, sending, units
+from smartos_emulator.storage import errors, model, names, sending, units
 from smartos_emulator.storage.commands import options, selecting, usage
 
 _LONG = {
@@ -81,14 +81,19 @@ def _send_live(call: call_module.Call, given: options.Options, name: str) -> int
     if any(given.has(letter) for letter in "RIpbDhnv"):
         call.err("Error: Unsupported flag with filesystem or bookmark.\n")
         return 1
-    selecting.open_node(storage, name, ("filesystem", "volume"))
+    node = selecting.open_node(storage, name, ("filesystem", "volume"))
+    assert isinstance(node, model.Dataset)
+    if node.mounted:
+        raise errors.StorageError(f"warning: cannot send '{name}'", "dataset is busy")
     base = given.last("i")
+    if base is not None and base.startswith("@"):
+        base = name + base
     temporary = f"{name}@--head--"
     storage.snapshot(temporary)
     try:
         parts, _ = storage.send_plan(
             temporary,
-            base=_base(call, name, base) if base else None,
+            base=base,
             intermediates=False,
             replicate=False,
             properties=False,
