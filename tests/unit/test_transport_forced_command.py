@@ -160,6 +160,9 @@ def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
         "zpool create evil c0t0d0",
         "zfs allow x",
         "zfs unmount -a",
+        "zfs unmount zones",
+        f"zfs unmount zones/{ZONE}",
+        "zfs unmount -f zones/nova-smartos/x",
         "zfs -x list",
         "zfs mount -O zones/x",
         "dladm delete-vnic net0",
@@ -265,6 +268,7 @@ def test_every_method_of_the_toolkit_is_let_through(tools: pathlib.Path) -> None
         ("nc", "-U"): f"-U /zones/{ZONE}/root/tmp/vm.qmp",
         ("ps", "-z"): "-z global -o pid,args",
         ("rm", "-f"): "-f /zones/nova-smartos/image-1.json",
+        ("zfs", "unmount"): f"unmount zones/nova-smartos/image-of-{ZONE}",
         ("rm", "-rf"): f"-rf /zones/nova-smartos/drive-{ZONE}",
     }
     by_hand = {("vmadm", "console")}
