@@ -234,14 +234,20 @@ class Exports:
         except (exception.NovaException, ValueError) as error:
             LOG.info("The whole is taken: %s", error, instance=instance)
             return None
-        kept = record.get("is_public") and record.get("status") == "active"
-        if not kept or not wanted.can_be_origin or wanted.uuid != root.image:
-            return None
-        # where it was moved to, it may be whole
-        snapshot = self._gz.zfs.get(root.dataset, "origin")["origin"]
-        if snapshot is None or snapshot.rpartition("/")[2] != f"{root.image}@final":
-            return None
-        return _Base(wanted.glance_id, snapshot)
+        if not record.get("is_public") or record.get("status") != "active":
+            reason = "its image is not public, or not active"
+        elif not wanted.can_be_origin:
+            reason = "its image is no whole ZFS stream"
+        elif wanted.uuid != root.image:
+            reason = "its image has changed since"
+        else:
+            snapshot = self._gz.zfs.get(root.dataset, "origin")["origin"]
+            if snapshot is not None and snapshot.rpartition("/")[2] == f"{root.image}@final":
+                return _Base(wanted.glance_id, snapshot)
+            # as where it was moved to
+            reason = "its root is no clone of its image"
+        LOG.info("The whole is taken: %s", reason, instance=instance)
+        return None
 
     def _described(
         self, vm: vms.Vm, root: _Root, record: Mapping[str, Any], base: _Base | None

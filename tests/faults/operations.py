@@ -20,6 +20,7 @@ with warnings.catch_warnings():
 from nova_smartos import conf as smartos_conf
 from nova_smartos.operations import signing
 from nova_smartos.smartos import errors, vms
+from nova_smartos.translate import manifest
 from tests import waits
 from tests.functional import cloud, images
 
@@ -450,6 +451,8 @@ def snapshot_difference(world: worlds.World, server: worlds.Server) -> None:
         snapshot(world, server)
     finally:
         cloud.CONF.set_override("incremental_images", False, smartos_conf.GROUP)
+    properties = world.glance.show(None, server.made)["properties"]
+    assert properties[manifest.ORIGIN_PROPERTY] == server.image.id
 
 
 def _answers(world: worlds.World) -> bool:

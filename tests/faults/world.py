@@ -191,12 +191,17 @@ class World(fixtures.Fixture):
         What the operation then asks would else be chance.
         """
         watching = getattr(self._begun.get(host), "_watch", None)
+        if watching is not None and (not watching._threads or watching._stopping.is_set()):
+            # of one that is just beginning, or has ended
+            watching = None
         stream = watching and watching._events
         _emulator("reboot", str(node.directory))
         facts = ("status", str(node.directory), "--json")
         waits.until(lambda: not json.loads(_emulator(*facts))["booting"], "the VMs to boot")
-        if stream is not None:
-            waits.until(lambda: watching._events is not stream, "the driver to miss its node")
+        if watching is not None:
+            # which it may have missed before
+            missed = lambda: stream is None or watching._events is not stream  # noqa: E731
+            waits.until(missed, "the driver to miss its node")
             waits.until(lambda: watching.current, "the driver to hear its node again")
 
     def _make_strangers(self) -> None:
