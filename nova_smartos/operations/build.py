@@ -400,9 +400,13 @@ def _insert(gz: node.Node, uuid: str, base: payload.Image) -> None:
     volume, origin = payload.medium_volume(uuid), f"{image.POOL}/{base.uuid}@final"
     try:
         gz.zfs.clone(origin, volume)
-    except (errors.AlreadyExists, errors.OutcomeUnknown):
+    except (errors.AlreadyExists, errors.OutcomeUnknown) as error:
         # another attempt's is as good, or this one's
-        if gz.zfs.get(volume, "origin")["origin"] != origin:
+        try:
+            found = gz.zfs.get(volume, "origin")["origin"]
+        except errors.SmartOSError as another:
+            raise error from another
+        if found != origin:
             raise
 
 

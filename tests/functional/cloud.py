@@ -20,6 +20,7 @@ import contextlib
 import ipaddress
 import itertools
 import json
+import os
 import pathlib
 import time
 import warnings
@@ -216,6 +217,7 @@ class Cloud(fixtures.Fixture):
         self.nodes: dict[str, emulated.EmulatedNode] = {}
         self.computes: dict[str, Any] = {}
         smartos_conf.register(CONF)
+        self.services.flags(port_range=_ports(), group="serial_console")
         for name, value in self._flags.items():
             group, option = name if isinstance(name, tuple) else (None, name)
             self.services.flags(**{option: value}, group=group)
@@ -432,6 +434,12 @@ class Cloud(fixtures.Fixture):
         """The uuids of all VMs on a node."""
         node = self.nodes[host] if host else self.node
         return node.tool("vmadm", "lookup").split()
+
+
+def _ports() -> str:
+    """Ports for consoles that no test of another process takes."""
+    first = 10000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return f"{first}:{first + 999}"
 
 
 def _rests(notification: Mapping[str, Any]) -> bool:

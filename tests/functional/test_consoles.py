@@ -241,7 +241,7 @@ def test_the_last_who_comes_stays(
 def test_a_token_is_over_after_its_time(
     cloud: cloud_module.Cloud, proxy: proxies.Proxy, servers: dict[str, Server]
 ) -> None:
-    cloud.services.flags(token_ttl=2, group="consoleauth")
+    cloud.services.flags(token_ttl=5, group="consoleauth")
     try:
         token = url(cloud, servers["zone"])
     finally:

@@ -227,7 +227,7 @@ def test_what_never_ran_is_tried_again_and_runs_once(
 def test_a_connection_that_goes_quiet_is_judged_right(
     server: sshd.Server, tmp_path: pathlib.Path, way: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "CHANNEL_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "CHANNEL_SECONDS", 1.5)
     _, life = bytes_of_life(server, tmp_path / "whole")
     said = {}
     for count in (0, life[way] * 2 // 3):
@@ -235,7 +235,7 @@ def test_a_connection_that_goes_quiet_is_judged_right(
             ssh = connect(server, proxy)
             ssh.run(transport.Command(("true",)))
             proxy.arm(way, count, quiet=True)
-            said[count] = outcome(ssh, marking(tmp_path / str(count), seconds=0.4))
+            said[count] = outcome(ssh, marking(tmp_path / str(count), seconds=2))
             ssh.close()
     assert list(said.values()) == ["NotStarted", "OutcomeUnknown"]
     wait_for_silence(server)

@@ -169,12 +169,12 @@ def test_waiting_throws_the_rest_of_the_output_away(local: transport.Local) -> N
 
 
 def test_a_stream_that_stands_still_times_out() -> None:
-    local = transport.Local(timeouts=transport.Timeouts(stream_idle=1.0))
-    script = "for i in 1 2 3; do sleep 0.4; echo $i; done; exec sleep 1000"
+    local = transport.Local(timeouts=transport.Timeouts(stream_idle=2.0))
+    script = "for i in 1 2 3; do sleep 0.8; echo $i; done; exec sleep 1000"
     with local.stream(shell(script)) as running:
         got = [running.stdout.readline() for _ in range(3)]
         assert got == [b"1\n", b"2\n", b"3\n"]
-        with pytest.raises(errors.OutcomeUnknown, match=r"nothing moved for 1 s"):
+        with pytest.raises(errors.OutcomeUnknown, match=r"nothing moved for 2 s"):
             running.stdout.read()
 
 

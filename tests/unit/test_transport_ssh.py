@@ -346,8 +346,8 @@ def test_a_stream_keeps_stderr_and_status(node: transport.SSH) -> None:
 
 
 def test_a_stream_that_stands_still_times_out(own: "Factory") -> None:
-    ssh = own(timeouts=transport.Timeouts(stream_idle=1.0))
-    script = "for i in 1 2 3; do sleep 0.4; echo $i; done; exec sleep 3"
+    ssh = own(timeouts=transport.Timeouts(stream_idle=2.0))
+    script = "for i in 1 2 3; do sleep 0.8; echo $i; done; exec sleep 6"
     with ssh.stream(shell(script)) as running:
         got = [running.stdout.readline() for _ in range(3)]
         assert got == [b"1\n", b"2\n", b"3\n"]
