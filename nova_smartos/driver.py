@@ -52,7 +52,6 @@ class SmartOSDriver(driver.ComputeDriver):
         "has_imagecache": True,
         "supports_attach_interface": True,
         "supports_trusted_certs": True,
-        "supports_image_type_iso": True,
         "supports_image_type_qcow2": True,
         "supports_image_type_raw": True,
     }

@@ -22,7 +22,7 @@ from oslo_log import log
 
 from nova_smartos.operations import guest, image, interface, metering, removal, watch
 from nova_smartos.smartos import errors, node, spans, vmadm, vms
-from nova_smartos.translate import identity, manifest, metadata, nic, payload, specs
+from nova_smartos.translate import identity, metadata, nic, payload, specs
 
 LOG = log.getLogger(__name__)
 
@@ -52,13 +52,6 @@ class Plan:
     guest: metadata.Guest
     #: what says that the VM is Nova's
     mark: Mapping[str, str]
-    #: whether the guest is installed from its image
-    from_medium: bool
-
-    @property
-    def has_more(self) -> bool:
-        """Whether there is anything beside the VM that vmadm does not make."""
-        return self.from_medium or self.guest.tree is not None
 
 
 @spans.step
@@ -98,9 +91,7 @@ def plan(
         network_info=network_info,
         hvm=wanted.hvm,
     )
-    mark = identity.mark(instance, host=host)
-    from_medium = manifest.is_medium(image_meta)
-    return Plan(wanted, properties, network, told, mark, from_medium)
+    return Plan(wanted, properties, network, told, identity.mark(instance, host=host))
 
 
 @spans.step
@@ -141,8 +132,6 @@ def spawn(
             block_device_info=block_device_info,
             autoboot=power_on and not boots_later,
         )
-        if planned.from_medium:
-            _insert(gz, instance.uuid, base)
         try:
             _create(gz, known, document)
         except errors.InvalidPayload as error:
@@ -153,7 +142,7 @@ def spawn(
 
     as_wanted = _is_running if power_on else _is_stopped
     with contextlib.ExitStack() as undo, known.changing(instance.uuid, as_wanted):
-        undo.callback(_remove, gz, known, instance.uuid, planned)
+        undo.callback(_remove, gz, known, instance.uuid, planned.guest.tree is not None)
         with interface.plugged(virtapi, instance, network_info, boots=power_on):
             try:
                 if planned.guest.tree is not None:
@@ -170,8 +159,8 @@ def spawn(
                 undo.pop_all()
                 raise
             except errors.NotStarted as error:
-                if planned.has_more:
-                    # which may be there
+                if planned.guest.tree is not None:
+                    # whose files may be there
                     raise
                 undo.pop_all()
                 raise NotBegun(error.message, argv=error.argv, retryable=error.retryable) from error
@@ -208,9 +197,7 @@ def ready_to_rebuild(
 def refuse_to_preserve(known: watch.Watch, instance: instances.Instance, planned: Plan) -> None:
     """Refuse a rebuild that cannot keep ephemeral data."""
     vm = known.get(instance.uuid, fresh=True)
-    if planned.from_medium:
-        LOG.warning("vmadm puts no empty disk in the place of a root", instance=instance)
-    elif vm.brand == planned.wanted.brand and vm.brand in REPROVISIONED:
+    if vm.brand == planned.wanted.brand and vm.brand in REPROVISIONED:
         if not vm.indestructible_zoneroot:
             return
         LOG.warning("vmadm does not replace a root that is indestructible", instance=instance)
@@ -283,8 +270,6 @@ def destroy(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> 
         LOG.info("There is no VM to delete", instance=instance)
         # an attempt may have come to its end half-way
         guest.remove_tree(gz, uuid)
-        if manifest.is_medium(instance.image_meta):
-            _eject(gz, uuid)
         return
     if identity.of(vm) is None and not identity.is_stillborn(vm):
         raise errors.InvalidState(
@@ -292,9 +277,6 @@ def destroy(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> 
         )
     with known.changing(uuid, lambda left: left is None):
         _delete(gz, known, vm)
-    if manifest.is_medium(instance.image_meta) and identity.of(vm) is None:
-        # one that was never whole does not tell of it
-        _eject(gz, uuid)
 
 
 def _check_wanted(instance: instances.Instance) -> None:
@@ -395,27 +377,7 @@ def _is_made(vm: vms.Vm | None) -> bool:
     return vm is not None and vm.state not in _UNFINISHED
 
 
-def _insert(gz: node.Node, uuid: str, base: payload.Image) -> None:
-    """Give the VM that is to be a medium of its own, which vmadm then finds there."""
-    volume, origin = payload.medium_volume(uuid), f"{image.POOL}/{base.uuid}@final"
-    try:
-        gz.zfs.clone(origin, volume)
-    except (errors.AlreadyExists, errors.OutcomeUnknown) as error:
-        # another attempt's is as good, or this one's
-        try:
-            found = gz.zfs.get(volume, "origin")["origin"]
-        except errors.SmartOSError as another:
-            raise error from another
-        if found != origin:
-            raise
-
-
-def _eject(gz: node.Node, uuid: str) -> None:
-    with contextlib.suppress(errors.NotFound):
-        gz.zfs.destroy(payload.medium_volume(uuid))
-
-
-def _remove(gz: node.Node, known: watch.Watch, uuid: str, planned: Plan) -> None:
+def _remove(gz: node.Node, known: watch.Watch, uuid: str, tree: bool) -> None:
     """Undo a launch: whatever stops this must not hide why there is something to undo."""
     try:
         vm = _looked_up(known, uuid)
@@ -424,11 +386,9 @@ def _remove(gz: node.Node, known: watch.Watch, uuid: str, planned: Plan) -> None
             return
         if vm is not None:
             _delete(gz, known, vm)
-        # which a VM that is half made does not tell of
-        if planned.guest.tree is not None:
+        if tree:
+            # which a VM that is half made does not tell of
             guest.remove_tree(gz, uuid)
-        if planned.from_medium:
-            _eject(gz, uuid)
     except errors.SmartOSError:
         LOG.exception("VM %s is left of a failed launch: its deletion comes back to it", uuid)
 

@@ -60,13 +60,6 @@ _HVM_PRIVILEGES = (
     "-proc_info",
     "-proc_session",
 )
-# The drive of a medium. bhyve's firmware boots from the first slot that it can boot from: from the
-# disk's, once something is installed there.
-_MEDIUM = {
-    "bhyve": {"model": "ahci", "pci_slot": "0:5:0"},
-    "kvm": {"model": "ide"},
-}
-_IDE_PLACES = 4
 _DISK = {
     "disk_compression": "compression",
     "disk_guest_block_size": "guest_block_size",
@@ -87,8 +80,6 @@ class Image:
     os: str = ""
     requirements: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    #: whether it is a medium that a machine with an empty disk boots from, and not a disk
-    is_medium: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,26 +154,19 @@ def create(
         **_plain(wanted),
     }
     if wanted.hvm:
-        document |= _machine(instance.uuid, wanted, flavor, image, disks)
+        document |= _machine(wanted, flavor, image, disks)
     else:
         document |= _zone(wanted, image, disks)
         if dns_domain:
             document["dns_domain"] = dns_domain
-    made = metadata.furnished(document, guest)
-    if image.is_medium and wanted.brand == "kvm" and len(made["disks"]) > _IDE_PLACES:
-        # its place on the bus is that among all disks
-        raise _unfit(image, f"kvm has no drive for it beside {len(made['disks']) - 1} disks")
-    return made
+    return metadata.furnished(document, guest)
 
 
 def check_size(flavor: flavors.Flavor, wanted: specs.Specs, image: Image) -> None:
     """Refuse a flavor that is smaller than the image, and an image that is of no use to the VM."""
     if image.type not in specs.BRANDS[wanted.brand].image_types:
         raise _unfit(image, f"its type {image.type} does not run in brand {wanted.brand}")
-    if image.is_medium:
-        if not flavor.root_gb:
-            raise _unfit(image, "it is a medium to install from, and the flavor has no root disk")
-    elif flavor.root_gb and image.size_mib and image.size_mib > flavor.root_gb * _GIB_IN_MIB:
+    if flavor.root_gb and image.size_mib and image.size_mib > flavor.root_gb * _GIB_IN_MIB:
         raise exception.FlavorDiskSmallerThanImage(
             flavor_size=flavor.root_gb * 2**30, image_size=image.size_mib * _MIB
         )
@@ -196,15 +180,6 @@ def check_size(flavor: flavors.Flavor, wanted: specs.Specs, image: Image) -> Non
     firmware = wanted.values.get("firmware")
     if firmware and needs.get("bootrom") not in (None, firmware):
         raise _unfit(image, f"it needs firmware {needs['bootrom']}, not {firmware}")
-
-
-def medium_volume(uuid: str) -> str:
-    """The volume of the medium that a VM was installed from: a clone of its image.
-
-    Its number is one that vmadm comes to for no disk that it makes, so that it stays the last; all
-    the same vmadm destroys this one with the VM.
-    """
-    return f"zones/{uuid}-disk99"
 
 
 def hostname(instance: instances.Instance) -> str:
@@ -420,17 +395,14 @@ def _changed(
 
 
 def _machine(
-    uuid: str, wanted: specs.Specs, flavor: flavors.Flavor, image: Image, disks: Local
+    wanted: specs.Specs, flavor: flavors.Flavor, image: Image, disks: Local
 ) -> dict[str, Any]:
     values = wanted.values
     document: dict[str, Any] = {}
+    root: dict[str, Any] = {"boot": True, "image_uuid": image.uuid}
     size = flavor.root_gb * _GIB_IN_MIB
-    if image.is_medium:
-        root = {"boot": True, **_empty_disk(values, size)}
-    else:
-        root = {"boot": True, "image_uuid": image.uuid}
-        if size and size != image.size_mib:
-            root["size"] = size
+    if size and size != image.size_mib:
+        root["size"] = size
     made = [root, *_empty_disks(values, disks)]
     for disk in made:
         disk |= _disk(wanted)
@@ -438,10 +410,6 @@ def _machine(
         disk["pci_slot"] = slot
     if wanted.brand == "bhyve":
         document |= _bhyve(wanted, (size or image.size_mib or 0), made)
-        if image.is_medium:
-            document["flexible_disk_size"] += image.size_mib or 0
-    if image.is_medium:
-        made.append(_medium(uuid, wanted, image))
     if values.get("video", "none") != "none" and wanted.brand == "kvm":
         document["vga"] = values["video"]
     return {**document, **_display(wanted), "disks": made}
@@ -486,22 +454,12 @@ def _pci_devices(wanted: specs.Specs) -> list[dict[str, str]]:
     return [{"path": path, "pci_slot": slot} for path, slot in devices]
 
 
-def _medium(uuid: str, wanted: specs.Specs, image: Image) -> dict[str, Any]:
-    """The drive with the medium that the guest boots from while its disk is empty."""
-    path = f"/dev/zvol/rdsk/{medium_volume(uuid)}"
-    return {"media": "cdrom", "path": path, "image_uuid": image.uuid, **_MEDIUM[wanted.brand]}
-
-
 def _empty_disks(values: Mapping[str, Any], disks: Local) -> list[dict[str, Any]]:
     sizes = [each * _GIB_IN_MIB for each in disks.ephemerals_gib]
     if disks.swap_mib:
         sizes.append(disks.swap_mib)
-    return [_empty_disk(values, size) for size in sizes]
-
-
-def _empty_disk(values: Mapping[str, Any], size_mib: int) -> dict[str, Any]:
     block = {"block_size": values["disk_block_size"]} if "disk_block_size" in values else {}
-    return {"size": size_mib, **block}
+    return [{"size": size, **block} for size in sizes]
 
 
 def _disk(wanted: specs.Specs) -> dict[str, Any]:
@@ -545,13 +503,13 @@ def _grown(
 
 
 def _own_disks(vm: vms.Vm) -> tuple[list[vms.Disk], int]:
-    """The disks that a flavor speaks of, and what others take in MiB: of metadata, and a medium."""
+    """The disks that a flavor speaks of, and what the others take in MiB: they carry metadata."""
     metadata_paths = {
         vm.internal_metadata.get(key) for key in (metadata.DRIVE, "cloudinit_nocloud_path")
     }
-    others = [disk for disk in vm.disks if disk.media == "cdrom" or disk.path in metadata_paths]
-    own = [disk for disk in vm.disks if disk not in others]
-    return own, math.ceil(sum(disk.size_mib or 0 for disk in others))
+    own = [disk for disk in vm.disks if disk.media != "cdrom" and disk.path not in metadata_paths]
+    others = [disk.size_mib or 0 for disk in vm.disks if disk.path in metadata_paths]
+    return own, math.ceil(sum(others))
 
 
 def _swap_disk(vm: vms.Vm, present: Sequence[vms.Disk]) -> vms.Disk | None:
