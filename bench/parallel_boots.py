@@ -101,12 +101,14 @@ def _figures(
     found.figure(f"{side}_spawn_s_{what}", spawn, "of that in task state spawning, median")
     cpu = _cpu(runs, f"nova-compute-{host}", count)
     found.figure(f"{side}_cpu_s_{what}", cpu, "processor seconds of its nova-compute a boot")
-    all_of_it = {service: _cpu(runs, service, count) for service in runs[0].cpu}
-    most = sorted(all_of_it, key=lambda service: -all_of_it[service])[:_MOST]
-    meaning = ", ".join(f"{service} {all_of_it[service]:.2f}" for service in most)
-    whole = sum(all_of_it.values())
-    found.figure(f"{side}_cloud_cpu_s_{what}", whole, f"of the whole cloud a boot: {meaning}")
+    everybodys = statistics.median(sum(boots.cpu.values()) for boots in runs) / count
+    # one that comes or goes meanwhile counts above, and is never among the greatest
+    steady = set.intersection(*(set(boots.cpu) for boots in runs))
+    each = {service: _cpu(runs, service, count) for service in steady}
+    most = sorted(each, key=lambda service: -each[service])[:_MOST]
+    meaning = ", ".join(f"{service} {each[service]:.2f}" for service in most)
+    found.figure(f"{side}_cloud_cpu_s_{what}", everybodys, f"of the whole cloud a boot: {meaning}")
 
 
 def _cpu(runs: list[clouds.Boots], service: str, count: int) -> float:
-    return statistics.median(boots.cpu.get(service, 0.0) for boots in runs) / count
+    return statistics.median(boots.cpu[service] for boots in runs) / count

@@ -391,17 +391,11 @@ def test_a_reboot_does_not_flash_as_a_shutdown() -> None:
 
 
 def test_a_shutdown_is_told_within_the_second() -> None:
-    """On a busy machine not every time."""
     with World(a_vm(1)) as world:
-        stream, seconds = world.connect(), []
-        while not seconds or min(seconds) >= 1:
-            assert len(seconds) < 5, seconds
-            stream.say(modify(a_vm(1, "stopped")))
-            began = time.monotonic()
-            assert world.news() == ("running", "stopped")
-            seconds.append(time.monotonic() - began)
-            stream.say(modify(a_vm(1)))
-            assert world.news() == ("stopped", "running")
+        world.connect().say(modify(a_vm(1, "stopped")))
+        began = time.monotonic()
+        assert world.news() == ("running", "stopped")
+        assert time.monotonic() - began < 1
 
 
 def test_nova_is_not_told_what_it_does_itself() -> None:
@@ -586,17 +580,13 @@ def transition(told: "queue.SimpleQueue[Any]", name: str, wanted: int) -> float:
 def test_a_guest_that_shuts_itself_down(
     emulator: emulated.EmulatedNode, followed: watch.Watch, zone: str, told: Any
 ) -> None:
-    seconds: list[float] = []
-    while not seconds or min(seconds) >= 1:
-        # on a busy machine not every time
-        assert len(seconds) < 5, seconds
-        emulator.tool("zlogin", zone, "shutdown", "-y", "-g", "0", "-i", "5")
-        waits.until(lambda: emulator.tool("vmadm", "lookup", "state=stopped", f"uuid={zone}"))
-        known = time.monotonic()
-        seconds.append(transition(told, zone, 1) - known)
-        assert state.is_off(followed.get(zone))
-        emulator.tool("vmadm", "start", zone)
-        assert transition(told, zone, 0)
+    emulator.tool("zlogin", zone, "shutdown", "-y", "-g", "0", "-i", "5")
+    waits.until(lambda: emulator.tool("vmadm", "lookup", "state=stopped", f"uuid={zone}"))
+    known = time.monotonic()
+    assert transition(told, zone, 1) - known < 1
+    assert state.is_off(followed.get(zone))
+    emulator.tool("vmadm", "start", zone)
+    assert transition(told, zone, 0)
 
 
 def test_a_guest_that_reboots_itself(
