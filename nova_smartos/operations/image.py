@@ -124,14 +124,16 @@ class Images:
     def expire(self, age_seconds: float) -> list[str]:
         """Delete the images that we brought and nothing has used for so long; their uuids.
 
-        imgadm itself deletes none that has clones, however new they are.
+        imgadm itself deletes none that has clones, however new they are. A VM that moved here whole
+        is no clone, yet its next move brings the image that it names.
         """
         self._sweep()
+        named = self._named()
         deleted = []
         for each in self._listed():
             uuid = each.manifest.uuid
             try:
-                since = self._marked(each)
+                since = self._marked(each, is_used=each.clones != 0 or uuid in named)
                 if (
                     since is None
                     or time.time() - max(since, self._asked.get(uuid, 0)) < age_seconds
@@ -261,6 +263,13 @@ class Images:
                 # what is not seen to be right must not be found and used later
                 self._discard_image(wanted.uuid)
                 raise
+
+    def _named(self) -> set[str]:
+        """The uuids of the images that the node's VMs say they are made of."""
+        named = set()
+        for vm in self._gz.vmadm.lookup_fields(("image_uuid", "disks")):
+            named |= {each.get("image_uuid") for each in (vm, *vm.get("disks", ()))}
+        return named - {None}
 
     def _origin(self, wanted: manifest.Wanted, asker: "_Asker") -> str | None:
         """The node image that a stream holds the difference to, brought first; its uuid."""
@@ -473,7 +482,7 @@ class Images:
             self._present |= {each.manifest.uuid: _image(each.manifest) for each in ours}
         return ours
 
-    def _marked(self, image: imgadm.Image) -> float | None:
+    def _marked(self, image: imgadm.Image, *, is_used: bool) -> float | None:
         """Since when nothing uses the image; None for one that is in use.
 
         The node keeps it, for it must outlive us.
@@ -483,7 +492,7 @@ class Images:
         if uuid not in self._unused:
             self._unused[uuid] = _time(self._gz.zfs.get(dataset, _UNUSED)[_UNUSED])
         since, now = self._unused[uuid], time.time()
-        if image.clones != 0:
+        if is_used:
             if since is not None:
                 self._gz.zfs.inherit(_UNUSED, dataset)
                 self._unused[uuid] = None

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from nova import context as nova_context
 
 from nova_smartos import conf as smartos_conf
 from nova_smartos.operations import move, transfer
@@ -167,6 +168,28 @@ def test_all_of_it_moves(cloud: cloud_module.Cloud, name: str) -> None:
     assert not [each for each in named(cloud, server, source) if "nova-move" in each]
     cloud.delete(server)
     assert [named(cloud, server, each) for each in cloud.nodes] == [[], []]
+
+
+def test_an_image_that_only_a_move_names_stays_for_the_next(cloud: cloud_module.Cloud) -> None:
+    """Each node brought the image itself, so the disk comes whole and is nobody's clone."""
+    image = cloud.image("disk", nst_brought="twice")
+    servers = [cloud.boot(image=image, availability_zone=f"nova:{each}") for each in cloud.computes]
+    cloud.delete(servers.pop())
+    cloud.act(servers[0], "migrate")
+    moved(cloud, servers[0])
+    cloud.act(servers[0], "confirmResize")
+    cloud.wait(servers[0])
+    target = host(cloud, servers[0])
+    volume = cloud.vm(servers[0], target)["disks"][0]["zfs_filesystem"]
+    told = cloud.nodes[target].tool("zfs", "get", "-H", "-o", "value", "origin", volume)
+    assert told.strip() == "-"
+    cloud.services.flags(remove_unused_original_minimum_age_seconds=0, group="image_cache")
+    for compute in cloud.computes.values():
+        compute.manager._run_image_cache_manager_pass(nova_context.get_admin_context())
+    cloud.act(servers[0], "migrate")
+    moved(cloud, servers[0])
+    assert host(cloud, servers[0]) == other(target)
+    cloud.delete(servers[0])
 
 
 @pytest.mark.parametrize("name", ["zone", "bhyve"])
