@@ -159,7 +159,7 @@ def _datasets(vm: vms.Vm) -> dict[str, str]:
         return {
             disk.path.rpartition("/")[2].removeprefix(f"{vm.uuid}-"): disk.zfs_filesystem
             for disk in vm.disks
-            if disk.zfs_filesystem
+            if disk.zfs_filesystem and disk.media != "cdrom"
         }
     found = {"root": vm.zfs_filesystem} if vm.zfs_filesystem else {}
     found |= {name.removeprefix(f"{vm.zfs_filesystem}/"): name for name in vm.datasets}

@@ -52,6 +52,7 @@ class SmartOSDriver(driver.ComputeDriver):
         "has_imagecache": True,
         "supports_attach_interface": True,
         "supports_trusted_certs": True,
+        "supports_image_type_iso": True,
         "supports_image_type_qcow2": True,
         "supports_image_type_raw": True,
     }
@@ -250,7 +251,9 @@ class SmartOSDriver(driver.ComputeDriver):
             self._locks.hold(instance.uuid),
         ):
             planned = self._plan(instance, image_meta, injected_files, admin_password, network_info)
-            base = build.ready_to_rebuild(self._images, context, instance, image_meta, planned)
+            base = build.ready_to_rebuild(
+                self._images, context, instance, image_meta, planned, block_device_info
+            )
             if not preserve_ephemeral:
                 raise NotImplementedError
             build.refuse_to_preserve(self._watch, instance, planned)

@@ -22,7 +22,7 @@ from oslo_log import log
 
 from nova_smartos.operations import guest, image, interface, metering, removal, watch
 from nova_smartos.smartos import errors, node, spans, vmadm, vms
-from nova_smartos.translate import identity, metadata, nic, payload, specs
+from nova_smartos.translate import identity, manifest, metadata, nic, payload, specs
 
 LOG = log.getLogger(__name__)
 
@@ -52,6 +52,8 @@ class Plan:
     guest: metadata.Guest
     #: what says that the VM is Nova's
     mark: Mapping[str, str]
+    #: whether the guest is installed from its image
+    from_medium: bool
 
 
 @spans.step
@@ -91,7 +93,9 @@ def plan(
         network_info=network_info,
         hvm=wanted.hvm,
     )
-    return Plan(wanted, properties, network, told, identity.mark(instance, host=host))
+    mark = identity.mark(instance, host=host)
+    from_medium = manifest.is_medium(image_meta)
+    return Plan(wanted, properties, network, told, mark, from_medium)
 
 
 @spans.step
@@ -112,8 +116,11 @@ def spawn(
     """Make the VM, wait for its guest and its ports; a VM that is not well is removed again."""
 
     boots_later = planned.guest.drive is not None
+    # whether there may be anything beside the VM, which vmadm does not make
+    beside = planned.guest.tree is not None
 
     def create() -> Mapping[str, Any]:
+        nonlocal beside
         base = images.ensure(
             context,
             image_meta,
@@ -133,6 +140,9 @@ def spawn(
             autoboot=power_on and not boots_later,
         )
         try:
+            if planned.from_medium:
+                _insert(gz, instance.uuid, base)
+                beside = True
             _create(gz, known, document)
         except errors.InvalidPayload as error:
             if error.code == "Image":
@@ -142,7 +152,7 @@ def spawn(
 
     as_wanted = _is_running if power_on else _is_stopped
     with contextlib.ExitStack() as undo, known.changing(instance.uuid, as_wanted):
-        undo.callback(_remove, gz, known, instance.uuid, planned.guest.tree is not None)
+        undo.callback(_remove, gz, known, instance.uuid, planned)
         with interface.plugged(virtapi, instance, network_info, boots=power_on):
             try:
                 if planned.guest.tree is not None:
@@ -159,8 +169,7 @@ def spawn(
                 undo.pop_all()
                 raise
             except errors.NotStarted as error:
-                if planned.guest.tree is not None:
-                    # whose files may be there
+                if beside:
                     raise
                 undo.pop_all()
                 raise NotBegun(error.message, argv=error.argv, retryable=error.retryable) from error
@@ -180,6 +189,7 @@ def ready_to_rebuild(
     instance: instances.Instance,
     image_meta: image_metas.ImageMeta,
     planned: Plan,
+    block_device_info: Mapping[str, Any] | None,
 ) -> payload.Image:
     """The image of a rebuild, on the node and fit for the VM: before anything of it is lost."""
     base = images.ensure(
@@ -191,13 +201,18 @@ def ready_to_rebuild(
         check_wanted=functools.partial(_check_wanted, instance),
     )
     payload.check_size(instance.flavor, planned.wanted, base)
+    payload.check_medium(
+        instance.flavor, planned.wanted, base, planned.guest, block_device_info=block_device_info
+    )
     return base
 
 
 def refuse_to_preserve(known: watch.Watch, instance: instances.Instance, planned: Plan) -> None:
     """Refuse a rebuild that cannot keep ephemeral data."""
     vm = known.get(instance.uuid, fresh=True)
-    if vm.brand == planned.wanted.brand and vm.brand in REPROVISIONED:
+    if planned.from_medium or payload.has_medium(vm):
+        LOG.warning("With a medium nothing is kept", instance=instance)
+    elif vm.brand == planned.wanted.brand and vm.brand in REPROVISIONED:
         if not vm.indestructible_zoneroot:
             return
         LOG.warning("vmadm does not replace a root that is indestructible", instance=instance)
@@ -270,6 +285,7 @@ def destroy(gz: node.Node, known: watch.Watch, instance: instances.Instance) -> 
         LOG.info("There is no VM to delete", instance=instance)
         # an attempt may have come to its end half-way
         guest.remove_tree(gz, uuid)
+        removal.eject(gz, uuid)
         return
     if identity.of(vm) is None and not identity.is_stillborn(vm):
         raise errors.InvalidState(
@@ -377,7 +393,24 @@ def _is_made(vm: vms.Vm | None) -> bool:
     return vm is not None and vm.state not in _UNFINISHED
 
 
-def _remove(gz: node.Node, known: watch.Watch, uuid: str, tree: bool) -> None:
+def _insert(gz: node.Node, uuid: str, base: payload.Image) -> None:
+    """Give the VM that is to be a medium of its own, which vmadm then finds there."""
+    volume, origin = payload.medium_volume(uuid), f"{image.POOL}/{base.uuid}@final"
+    try:
+        gz.zfs.clone(origin, volume)
+    except errors.NotFound as error:
+        raise errors.InvalidPayload(error.message, argv=error.argv, code="Image") from error
+    except (errors.AlreadyExists, errors.OutcomeUnknown) as error:
+        # another attempt's is as good, or this one's
+        try:
+            found = gz.zfs.get(volume, "origin")["origin"]
+        except errors.SmartOSError as another:
+            raise error from another
+        if found != origin:
+            raise
+
+
+def _remove(gz: node.Node, known: watch.Watch, uuid: str, planned: Plan) -> None:
     """Undo a launch: whatever stops this must not hide why there is something to undo."""
     try:
         vm = _looked_up(known, uuid)
@@ -386,9 +419,11 @@ def _remove(gz: node.Node, known: watch.Watch, uuid: str, tree: bool) -> None:
             return
         if vm is not None:
             _delete(gz, known, vm)
-        if tree:
-            # which a VM that is half made does not tell of
+        # which a VM that is half made does not tell of
+        if planned.guest.tree is not None:
             guest.remove_tree(gz, uuid)
+        if planned.from_medium:
+            removal.eject(gz, uuid)
     except errors.SmartOSError:
         LOG.exception("VM %s is left of a failed launch: its deletion comes back to it", uuid)
 

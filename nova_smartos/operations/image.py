@@ -102,7 +102,8 @@ class Images:
         wanted = manifest.wanted(image_meta, properties)
         asker = _Asker(context, image_meta, trusted_certs, largest_gib, download.Wish(check_wanted))
         try:
-            return self._found(wanted, asker)
+            found = self._found(wanted, asker)
+            return dataclasses.replace(found, is_medium=manifest.is_medium(image_meta))
         except exception.ImageNotFound as error:
             # it is the same for every node
             missing = error.kwargs.get("image_id")

@@ -493,6 +493,7 @@ def removed(gz: node.Node, known: watch.Watch, instance: objects.Instance) -> bo
         vm = known.get(instance.uuid, fresh=True)
     except errors.NotFound:
         guest.remove_tree(gz, instance.uuid)
+        removal.eject(gz, instance.uuid)
         return True
     if not instance.deleted or identity.of(vm) is None:
         return False

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a VM, whoever wants it: Nova's user, or whoever tidies up."""
 
+import contextlib
+
 from nova_smartos import readings
 from nova_smartos.operations import guest, metering
 from nova_smartos.smartos import errors, node, vms
+from nova_smartos.translate import identity, payload
 
 
 def remove(gz: node.Node, vm: vms.Vm) -> None:
@@ -22,3 +25,12 @@ def remove(gz: node.Node, vm: vms.Vm) -> None:
         if error.code != "VmNotFound":
             raise
     guest.remove_drive(gz, vm)
+    if identity.of(vm) is None:
+        # one that was never whole does not tell vmadm of it
+        eject(gz, vm.uuid)
+
+
+def eject(gz: node.Node, uuid: str) -> None:
+    """Remove the medium of a VM that is not there, or does not tell of it."""
+    with contextlib.suppress(errors.NotFound):
+        gz.zfs.destroy(payload.medium_volume(uuid))

@@ -22,7 +22,7 @@ from oslo_log import log
 from nova_smartos import readings
 from nova_smartos.operations import guest, image, metering, watch
 from nova_smartos.smartos import errors, node, spans, vms
-from nova_smartos.translate import identity, metadata, nic, payload, specs
+from nova_smartos.translate import identity, manifest, metadata, nic, payload, specs
 
 LOG = log.getLogger(__name__)
 
@@ -58,6 +58,10 @@ def rescue(
     if vm.hvm:
         if kind != "zvol":
             raise _unfit(image_meta, f"a VM of brand {vm.brand} needs an image of a disk to boot")
+        if manifest.is_medium(image_meta):
+            raise _unfit(image_meta, "it is a medium to install from: a rescue boots from a disk")
+        if vm.brand == "kvm" and payload.has_medium(vm) and len(vm.disks) >= payload.IDE_PLACES:
+            raise _unfit(image_meta, "with the medium in its drive the VM has no room for a disk")
         base = images.ensure(context, image_meta, properties)
         try:
             _boot_from(gz, known, vm, base, told)

@@ -19,7 +19,7 @@ from nova.compute import power_state
 from nova.objects import diagnostics, fields, image_meta
 
 from nova_smartos.smartos import kstat, sysinfo, vms, zfs
-from nova_smartos.translate import state
+from nova_smartos.translate import payload, state
 
 GIB = 2**30
 MIB = 2**20
@@ -173,7 +173,9 @@ def storage(
         owner = row.name.removeprefix(f"{pool}/")[:36]
         if owner in used:
             used[owner] += row.used_bytes or 0
-            limit[owner] += _limit(row)
+            # a medium is only read
+            is_medium = row.name == payload.medium_volume(owner)
+            limit[owner] += (row.used_bytes or 0) if is_medium else _limit(row)
     reserved = root.used_bytes - sum(used.values())
     reserved += sum(int(max(0, limit[owner] - granted.get(owner, 0))) for owner in used)
     return Storage(

@@ -35,7 +35,7 @@ UUID_PROPERTY = "smartos_image_uuid"
 #: What says where bytes come from that are not in the file.
 ELSEWHERE = (ORIGIN_PROPERTY, UUID_PROPERTY)
 #: What the file of a Glance image can be; of a published image it is not looked at.
-QCOW2, RAW, TAR, ZFS = "qcow2", "raw", "tar", "zfs"
+ISO, QCOW2, RAW, TAR, ZFS = "iso", "qcow2", "raw", "tar", "zfs"
 PUBLISHED = "published"
 
 MIB = 1 << 20
@@ -64,8 +64,8 @@ class Wanted:
     uuid: str
     glance_id: str
     type: str
-    #: What the file is: a ZFS stream, a tar archive of a zone's files, a disk, raw or as qcow2;
-    #: or PUBLISHED, and the node brings it itself.
+    #: What the file is: a ZFS stream, a tar archive of a zone's files, a disk, raw or as qcow2, or
+    #: ISO; or PUBLISHED, and the node brings it itself.
     format: str
     #: Of a ZFS stream of a zvol, in MiB.
     size_mib: int | None
@@ -135,6 +135,11 @@ def document(
     return made
 
 
+def is_medium(image_meta: image_metas.ImageMeta) -> bool:
+    """Whether the image is a medium that one installs from, and not a disk."""
+    return _value(image_meta, "disk_format") == ISO
+
+
 def kind(image_meta: image_metas.ImageMeta, properties: Mapping[str, Any]) -> str:
     """The type of the node image: zone-dataset, lx-dataset or zvol."""
     return wanted(image_meta, properties).type
@@ -153,7 +158,7 @@ def wanted(image_meta: image_metas.ImageMeta, properties: Mapping[str, Any]) -> 
             glance_id, f"{TYPE_PROPERTY} is {type_!r}, it must be one of {', '.join(TYPES)}"
         )
     disk_format = _value(image_meta, "disk_format") or RAW
-    fitting = (RAW, QCOW2) if type_ is None else (RAW,)
+    fitting = (RAW, QCOW2, ISO) if type_ is None else (RAW,)
     if disk_format not in fitting:
         what = "a disk" if type_ is None else "a ZFS stream or a tar archive"
         raise _unacceptable(

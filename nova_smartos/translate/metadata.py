@@ -175,7 +175,9 @@ def furnished(document: Mapping[str, Any], guest: Guest) -> dict[str, Any]:
         disks = list(document.get("disks", []))
         separator = "/disk" if document["brand"] == "bhyve" else "-disk"
         pool = document.get("zpool", "zones")
-        place = f"{_VOLUMES}{pool}/{document['uuid']}{separator}{len(disks)}"
+        # vmadm numbers those that it makes
+        number = sum("path" not in disk for disk in disks)
+        place = f"{_VOLUMES}{pool}/{document['uuid']}{separator}{number}"
         made["disks"] = [*disks, {"model": "virtio", "size": DRIVE_MIB, "refreservation": 0}]
         if "flexible_disk_size" in document:
             made["flexible_disk_size"] = document["flexible_disk_size"] + DRIVE_MIB

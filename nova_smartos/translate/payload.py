@@ -60,6 +60,18 @@ _HVM_PRIVILEGES = (
     "-proc_info",
     "-proc_session",
 )
+# The drive of a medium. bhyve's firmware boots from the first slot that it can boot from: from the
+# disk's, once something is installed there.
+_MEDIUM = {
+    "bhyve": {"model": "ahci"},
+    "kvm": {"model": "ide"},
+}
+#: A medium's place on kvm's bus is that among all disks.
+IDE_PLACES = 4
+# Where vmadm puts disks without a slot, and what it and bhyve's brand keep for themselves.
+_DISK_DEVICE = 4
+_RESERVED_DEVICES = (0, 6, 30, 31)
+_LAST_DEVICE = 29
 _DISK = {
     "disk_compression": "compression",
     "disk_guest_block_size": "guest_block_size",
@@ -80,6 +92,8 @@ class Image:
     os: str = ""
     requirements: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: whether it is a medium that a machine with an empty disk boots from, and not a disk
+    is_medium: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,11 +168,12 @@ def create(
         **_plain(wanted),
     }
     if wanted.hvm:
-        document |= _machine(wanted, flavor, image, disks)
+        document |= _machine(instance.uuid, wanted, flavor, image, disks)
     else:
         document |= _zone(wanted, image, disks)
         if dns_domain:
             document["dns_domain"] = dns_domain
+    check_medium(flavor, wanted, image, guest, block_device_info=block_device_info)
     return metadata.furnished(document, guest)
 
 
@@ -166,7 +181,10 @@ def check_size(flavor: flavors.Flavor, wanted: specs.Specs, image: Image) -> Non
     """Refuse a flavor that is smaller than the image, and an image that is of no use to the VM."""
     if image.type not in specs.BRANDS[wanted.brand].image_types:
         raise _unfit(image, f"its type {image.type} does not run in brand {wanted.brand}")
-    if flavor.root_gb and image.size_mib and image.size_mib > flavor.root_gb * _GIB_IN_MIB:
+    if image.is_medium:
+        if not flavor.root_gb:
+            raise _unfit(image, "it is a medium to install from, and the flavor has no root disk")
+    elif flavor.root_gb and image.size_mib and image.size_mib > flavor.root_gb * _GIB_IN_MIB:
         raise exception.FlavorDiskSmallerThanImage(
             flavor_size=flavor.root_gb * 2**30, image_size=image.size_mib * _MIB
         )
@@ -180,6 +198,35 @@ def check_size(flavor: flavors.Flavor, wanted: specs.Specs, image: Image) -> Non
     firmware = wanted.values.get("firmware")
     if firmware and needs.get("bootrom") not in (None, firmware):
         raise _unfit(image, f"it needs firmware {needs['bootrom']}, not {firmware}")
+
+
+def check_medium(
+    flavor: flavors.Flavor,
+    wanted: specs.Specs,
+    image: Image,
+    guest: metadata.Guest,
+    *,
+    block_device_info: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse a medium for which the VM has no drive."""
+    if not image.is_medium:
+        return
+    disks = local(flavor, block_device_info)
+    made = 1 + len(disks.ephemerals_gib) + bool(disks.swap_mib)
+    beside = made + (guest.drive is not None)
+    if wanted.brand == "kvm" and beside >= IDE_PLACES:
+        raise _unfit(image, f"kvm has no drive for it beside {beside} disks")
+    if wanted.brand == "bhyve":
+        _medium_slot(wanted, made, image)
+
+
+def medium_volume(uuid: str) -> str:
+    """The volume of the medium that a VM was installed from: a clone of its image.
+
+    Its number is one that vmadm comes to for no disk that it makes, so that it stays the last; all
+    the same vmadm destroys this one with the VM.
+    """
+    return f"zones/{uuid}-disk99"
 
 
 def hostname(instance: instances.Instance) -> str:
@@ -379,6 +426,11 @@ def _devices(vm: vms.Vm, wanted: specs.Specs) -> dict[str, Any]:
     if "remove_pci_devices" in update:
         # vmadm takes no comma in that list, and every path of a device has one
         raise _no_resize("vmadm does not take devices back")
+    disks = {disk.pci_slot: disk.path for disk in vm.disks}
+    for each in expected.values():
+        if each["pci_slot"] in disks:
+            # vmadm compares disks with disks alone, and the VM would not start
+            raise _no_resize(f"PCI slot {each['pci_slot']} has disk {disks[each['pci_slot']]}")
     return update
 
 
@@ -395,14 +447,17 @@ def _changed(
 
 
 def _machine(
-    wanted: specs.Specs, flavor: flavors.Flavor, image: Image, disks: Local
+    uuid: str, wanted: specs.Specs, flavor: flavors.Flavor, image: Image, disks: Local
 ) -> dict[str, Any]:
     values = wanted.values
     document: dict[str, Any] = {}
-    root: dict[str, Any] = {"boot": True, "image_uuid": image.uuid}
     size = flavor.root_gb * _GIB_IN_MIB
-    if size and size != image.size_mib:
-        root["size"] = size
+    if image.is_medium:
+        root = {"boot": True, **_empty_disk(values, size)}
+    else:
+        root = {"boot": True, "image_uuid": image.uuid}
+        if size and size != image.size_mib:
+            root["size"] = size
     made = [root, *_empty_disks(values, disks)]
     for disk in made:
         disk |= _disk(wanted)
@@ -410,6 +465,8 @@ def _machine(
         disk["pci_slot"] = slot
     if wanted.brand == "bhyve":
         document |= _bhyve(wanted, (size or image.size_mib or 0), made)
+    if image.is_medium:
+        made.append(_medium(uuid, wanted, image, made))
     if values.get("video", "none") != "none" and wanted.brand == "kvm":
         document["vga"] = values["video"]
     return {**document, **_display(wanted), "disks": made}
@@ -454,12 +511,46 @@ def _pci_devices(wanted: specs.Specs) -> list[dict[str, str]]:
     return [{"path": path, "pci_slot": slot} for path, slot in devices]
 
 
+def _medium(
+    uuid: str, wanted: specs.Specs, image: Image, made: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The drive with the medium that the guest boots from while its disk is empty."""
+    path = f"/dev/zvol/rdsk/{medium_volume(uuid)}"
+    found = {"media": "cdrom", "path": path, "image_uuid": image.uuid, **_MEDIUM[wanted.brand]}
+    if wanted.brand == "bhyve":
+        found["pci_slot"] = _medium_slot(wanted, len(made), image)
+    return found
+
+
+def _medium_slot(wanted: specs.Specs, disks: int, image: Image) -> str:
+    """A slot behind those of all disks, said or not, and which no other device has."""
+    said = [_place(slot) for slot in wanted.values.get("disk_pci_slots", ())[:disks]]
+    if any(bus for bus, _ in said):
+        raise _unfit(image, "the disks of that PCI bus would come after it")
+    used = {_place(each["pci_slot"]) for each in _pci_devices(wanted)}
+    behind = max([_DISK_DEVICE, *(device for _, device in said)])
+    for device in range(behind + 1, _LAST_DEVICE + 1):
+        if (0, device) not in used and device not in _RESERVED_DEVICES:
+            return f"0:{device}:0"
+    raise _unfit(image, "there is no PCI slot for it behind the disks")
+
+
+def _place(slot: str) -> tuple[int, int]:
+    """The bus and the device of a PCI slot."""
+    bus, device, _ = slot.split(":")
+    return int(bus), int(device)
+
+
 def _empty_disks(values: Mapping[str, Any], disks: Local) -> list[dict[str, Any]]:
     sizes = [each * _GIB_IN_MIB for each in disks.ephemerals_gib]
     if disks.swap_mib:
         sizes.append(disks.swap_mib)
+    return [_empty_disk(values, size) for size in sizes]
+
+
+def _empty_disk(values: Mapping[str, Any], size_mib: int) -> dict[str, Any]:
     block = {"block_size": values["disk_block_size"]} if "disk_block_size" in values else {}
-    return [{"size": size, **block} for size in sizes]
+    return {"size": size_mib, **block}
 
 
 def _disk(wanted: specs.Specs) -> dict[str, Any]:
@@ -495,6 +586,9 @@ def _grown(
         update["remove_disks"] = [swap.path] if swap else []
         made = _empty_disks(wanted.values, Local(swap_mib=disks.swap_mib))
         update["add_disks"] = [{**each, **_disk(wanted)} for each in made]
+        left = len(vm.disks) - len(update["remove_disks"]) + len(made)
+        if vm.brand == "kvm" and has_medium(vm) and left > IDE_PLACES:
+            raise _no_resize(f"its medium has no drive beside {left - 1} disks")
     if wanted.brand == "bhyve":
         flexible = max(wanted.values.get("flexible_disk_size", 0), total)
         if flexible != vm.flexible_disk_size_mib:
@@ -502,8 +596,13 @@ def _grown(
     return {key: value for key, value in update.items() if value}
 
 
+def has_medium(vm: vms.Vm) -> bool:
+    """Whether it has a drive with a medium."""
+    return any(disk.media == "cdrom" for disk in vm.disks)
+
+
 def _own_disks(vm: vms.Vm) -> tuple[list[vms.Disk], int]:
-    """The disks that a flavor speaks of, and what the others take in MiB: they carry metadata."""
+    """The disks that a flavor speaks of, and what others take of the VM's room in MiB: metadata."""
     metadata_paths = {
         vm.internal_metadata.get(key) for key in (metadata.DRIVE, "cloudinit_nocloud_path")
     }

@@ -198,7 +198,7 @@ TABLE = tuple(
             Property(
                 "image_type", _word(IMAGE_TYPES), ALL,
                 "The image is a ZFS stream: of a zone's files, of a Linux tree for lx, or of a "
-                "disk. Without it, it is a disk, raw or qcow2.",
+                "disk. Without it, it is a disk, raw or qcow2, or an ISO.",
                 "-", flavor=False, image=True,
             ),
             Property(

@@ -44,7 +44,7 @@ class Guest:
     def but_its_brand(self) -> tuple[object, ...]:
         """All that an operation on it can depend on, as far as its brand is not concerned."""
         specs = {name: value for name, value in self.specs.items() if name != "smartos:brand"}
-        is_hvm = self.image in ("disk", "qcow2")
+        is_hvm = self.image in ("disk", "iso", "qcow2")
         return specs, is_hvm, self.drive, self.new_image, self.ports
 
 
@@ -479,6 +479,7 @@ MINIMAL = Guest("minimal", "minimal", {"smartos:brand": "joyent-minimal"})
 LX = Guest("lx", "lx")
 LX_TREE = Guest("lx-tree", "tree", new_image=True)
 BHYVE = Guest("bhyve", "disk")
+BHYVE_ISO = Guest("bhyve-iso", "iso")
 BHYVE_QCOW2 = Guest("bhyve-qcow2", "qcow2", new_image=True)
 KVM = Guest("kvm", "disk", {"smartos:brand": "kvm"})
 GUESTS = (ZONE, MINIMAL, LX, BHYVE, KVM)
@@ -498,11 +499,13 @@ def _all() -> Iterator[Operation]:
         for guest in guests:
             name = f"launch-{guest.name}{suffix}"
             yield Operation(name, guest, (), launch, ON, launches=True)
-    for guest in (BHYVE_QCOW2, LX_TREE):
+    for guest in (BHYVE_ISO, BHYVE_QCOW2, LX_TREE):
         yield Operation(f"launch-{guest.name}", guest, (), launch, ON, launches=True)
     for guest in (*GUESTS, HELD, driven[0]):
         name = f"delete-{guest.name}{'-drive' if guest.drive else ''}"
         yield Operation(name, guest, (launch,), delete, None)
+    yield Operation("delete-bhyve-iso", BHYVE_ISO, (launch,), delete, None)
+    yield Operation("rebuild-bhyve-iso", BHYVE_ISO, (launch,), rebuild, ON)
     for guest in (ZONE, BHYVE):
         yield Operation(f"delete-rescued-{guest.name}", guest, (launch, rescue), delete, None)
     for guest in (ZONE, LX, BHYVE, KVM):

@@ -138,7 +138,7 @@ class World(fixtures.Fixture):
         self._bytes: dict[str, tuple[dict[str, str], bytes]] = {}
 
     def _bring_images(self) -> None:
-        for kind in ("zone", "minimal", "lx", "disk"):
+        for kind in ("zone", "minimal", "lx", "disk", "iso"):
             self.driver.cache_image(self.context, self.image(kind).id)
 
     def _configure(self) -> None:
@@ -298,7 +298,7 @@ class World(fixtures.Fixture):
             spoilt = self.transport.beside(carrier, act, "target ")
             found = Other(node, node_module.Node(carrier), spoilt)
             found.driver = self._begin_driver(TARGET, spoilt)
-            for kind in ("zone", "lx", "disk"):
+            for kind in ("zone", "lx", "disk", "iso"):
                 found.driver.cache_image(self.context, self.image(kind).id)
             found.before = self.picture(reconcile.observed(found.gz), TARGET)
             self.other = found
@@ -329,7 +329,7 @@ class World(fixtures.Fixture):
         found = None if new else self._images.get(kind)
         if found is None:
             properties, data = self._bytes[kind]
-            form = "qcow2" if kind == "qcow2" else "raw"
+            form = kind if kind in ("iso", "qcow2") else "raw"
             found = images.upload(
                 self.glance, data, properties, name=f"nst-{kind}", disk_format=form
             )
@@ -341,6 +341,8 @@ class World(fixtures.Fixture):
         """The properties and the bytes of a small image."""
         if kind == "disk":
             return {}, images.disk(8)
+        if kind == "iso":
+            return {}, images.disk(2)
         if kind == "qcow2":
             # with a hole that is not sent
             return {}, qcow2_files.made(images.disk(1).ljust(40 * images.MIB, b"\0") + b"end")
@@ -465,7 +467,8 @@ class World(fixtures.Fixture):
 
     def _system_metadata(self, image: Any) -> dict[str, str]:
         properties = self.glance.show(None, image.id)["properties"]
-        told = {"disk_format": "raw", "container_format": "bare", "base_image_ref": image.id}
+        told = {"container_format": "bare", "base_image_ref": image.id}
+        told["disk_format"] = image.disk_format
         return {f"image_{key}": str(value) for key, value in {**properties, **told}.items()}
 
     def connect(self, instance: Any, network: Any) -> None:

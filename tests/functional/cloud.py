@@ -301,15 +301,15 @@ class Cloud(fixtures.Fixture):
     # what users do
 
     def image(self, kind: str = "zone", **properties: str) -> str:
-        """A small image in Glance: a ZFS stream (zone, minimal, lx, zvol) or a raw disk; its id."""
+        """A small image in Glance: a ZFS stream (zone, minimal, lx, zvol), disk or iso; its id."""
         key = (kind, json.dumps(properties, sort_keys=True))
         if key not in self._images:
-            if kind == "disk":
+            if kind in ("disk", "iso"):
                 found, data = dict[str, str](), images.disk()
             else:
                 found, data = images.stream(self.node, self._folder, kind)
-            name = f"nst-{kind}"
-            self._images[key] = images.upload(self.glance, data, found | properties, name=name)
+            fields = {"name": f"nst-{kind}", "disk_format": "iso" if kind == "iso" else "raw"}
+            self._images[key] = images.upload(self.glance, data, found | properties, **fields)
         return self._images[key]
 
     def flavor(

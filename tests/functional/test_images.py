@@ -86,6 +86,47 @@ def test_a_machine_from_a_qcow2_disk(cloud: cloud_module.Cloud) -> None:
     cloud.delete(server)
 
 
+@pytest.mark.parametrize("brand", ["bhyve", "kvm"])
+def test_a_machine_that_is_installed_from_an_iso(cloud: cloud_module.Cloud, brand: str) -> None:
+    """It has an empty disk, and beside it, in a drive of its own, what is on the medium."""
+    data = images.disk(3) + b"the last sector".ljust(2048, b".")
+    image = images.upload(cloud.glance, data, {}, disk_format="iso")
+    specs = {"smartos:brand": brand}
+    server = cloud.boot(image=image, flavor=cloud.flavor(disk=2, specs=specs), config_drive=True)
+    disk, drive, medium = cloud.vm(server)["disks"]
+    assert (disk["boot"], disk["size"], disk.get("image_uuid")) == (True, 2048, None)
+    assert (medium["media"], medium["boot"], drive["size"]) == ("cdrom", False, 64)
+    assert node_images(cloud)[medium["image_uuid"]] == image
+    held = cloud.node.directory / "root/dev/zvol/rdsk"
+    assert (held / medium["zfs_filesystem"]).read_bytes() == data.ljust(4 * images.MIB, b"\0")
+    assert not any((held / disk["zfs_filesystem"]).read_bytes()[:65536])
+    expire(cloud)
+    assert image in node_images(cloud).values(), "a medium in use went"
+    cloud.delete(server)
+    assert not (held / medium["zfs_filesystem"]).exists() and leftovers(cloud) == []
+    expire(cloud)
+    assert image not in node_images(cloud).values()
+
+
+def test_what_an_iso_is_not_for(cloud: cloud_module.Cloud) -> None:
+    image = images.upload(cloud.glance, images.disk(1), {}, disk_format="iso")
+    for flavor, reason in (
+        (cloud.flavor(specs={"smartos:brand": "joyent"}), "joyent"),
+        (cloud.flavor(disk=0), "the flavor has no root disk"),
+    ):
+        server = cloud.wait(cloud.boot(image=image, flavor=flavor, wait=None), "ERROR")
+        assert reason in server["fault"]["message"]
+        assert server["id"] not in cloud.vms()
+        cloud.delete(server)
+    machine = cloud.boot("disk")
+    cloud.act(machine, "rescue", {"rescue_image_ref": image})
+    shown = cloud.wait(machine, "ERROR")
+    assert "a medium to install from" in shown["fault"]["message"]
+    assert len(cloud.vm(machine)["disks"]) == 1
+    cloud.delete(machine)
+    assert leftovers(cloud) == []
+
+
 def test_a_disk_that_claims_more_than_the_flavor_has(cloud: cloud_module.Cloud) -> None:
     file = qcow2_files.made(b"disk" * 999, size_bytes=1 << 50)
     image = images.upload(cloud.glance, file, {}, disk_format="qcow2")
@@ -176,14 +217,16 @@ def test_an_image_that_is_damaged_on_its_way(
     cloud.delete(server)
 
 
-def test_an_image_that_an_operator_has_deleted(cloud: cloud_module.Cloud) -> None:
-    image = cloud.image("zone")
+@pytest.mark.parametrize("kind", ["zone", "iso"])
+def test_an_image_that_an_operator_has_deleted(cloud: cloud_module.Cloud, kind: str) -> None:
+    image = cloud.image(kind)
     server = cloud.boot(image=image)
-    uuid = cloud.vm(server)["image_uuid"]
+    (uuid,) = (each for each, glance in node_images(cloud).items() if glance == image)
     cloud.delete(server)
     cloud.node.tool("imgadm", "delete", uuid)
     again = cloud.boot(image=image)
-    assert cloud.vm(again)["image_uuid"] == uuid
+    vm = cloud.vm(again)
+    assert uuid == (vm["disks"][-1]["image_uuid"] if kind == "iso" else vm["image_uuid"])
     cloud.delete(again)
 
 

@@ -130,6 +130,7 @@ KINDS = {
     "lx": ("lx", {}, {}),
     "bhyve": ("disk", {"disk": 1, "ephemeral": 1, "swap": 64}, {"config_drive": True}),
     "kvm": ("disk", {"disk": 1, "ephemeral": 1, "specs": {"smartos:brand": "kvm"}}, {}),
+    "installed": ("iso", {"disk": 1}, {"config_drive": True}),
 }
 
 

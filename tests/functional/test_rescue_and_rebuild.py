@@ -147,3 +147,45 @@ def test_a_rebuild_that_cannot_be_leaves_the_server_as_it_is(cloud: cloud_module
     assert "contradict" in failed["fault"]["message"]
     assert cloud.vm(server)["state"] == "running"
     cloud.delete(server)
+
+
+def test_a_rebuild_onto_a_medium_without_a_drive_leaves_the_server_as_it_is(
+    cloud: cloud_module.Cloud,
+) -> None:
+    flavor = cloud.flavor(disk=1, ephemeral=1, swap=64, specs={"smartos:brand": "kvm"})
+    server = cloud.boot("disk", flavor=flavor, config_drive=True)
+    before = cloud.vm(server)
+    cloud.act(server, "rebuild", {"imageRef": cloud.image("iso")})
+    failed = cloud.wait(server, "ERROR")
+    assert "kvm has no drive for it beside 4 disks" in failed["fault"]["message"]
+    after = cloud.vm(server)
+    assert (after["state"], after["disks"]) == ("running", before["disks"])
+    cloud.delete(server)
+
+
+@pytest.mark.parametrize("brand", ["bhyve", "kvm"])
+def test_what_was_installed_from_a_medium_is_rescued_and_rebuilt(
+    cloud: cloud_module.Cloud, brand: str
+) -> None:
+    flavor = cloud.flavor(disk=1, specs={"smartos:brand": brand})
+    server = cloud.boot("iso", flavor=flavor)
+    before = cloud.vm(server)
+    in_rescue(cloud, server, rescue_image_ref=cloud.image("disk"))
+    during = cloud.vm(server)
+    assert [disk.get("media") for disk in during["disks"]].count("cdrom") == 1
+    (boots,) = [disk for disk in during["disks"] if disk["boot"]]
+    assert boots["path"] not in [disk["path"] for disk in before["disks"]]
+    cloud.act(server, "unrescue")
+    cloud.wait(server, "ACTIVE")
+    assert cloud.vm(server)["disks"] == before["disks"]
+
+    medium = before["disks"][-1]["zfs_filesystem"]
+    cloud.act(server, "rebuild", {"imageRef": cloud.image("disk")})
+    cloud.wait(server, "ACTIVE")
+    assert [disk["media"] for disk in cloud.vm(server)["disks"]] == ["disk"]
+    assert medium not in cloud.node.tool("zfs", "list", "-H", "-o", "name").split()
+    cloud.act(server, "rebuild", {"imageRef": cloud.image("iso")})
+    cloud.wait(server, "ACTIVE")
+    assert [disk["media"] for disk in cloud.vm(server)["disks"]] == ["disk", "cdrom"]
+    cloud.delete(server)
+    assert medium not in cloud.node.tool("zfs", "list", "-H", "-o", "name").split()

@@ -126,6 +126,19 @@ def test_a_running_servers_image_boots_on_another_node(
         cloud.delete(each)
 
 
+def test_the_image_of_a_server_that_was_installed_is_a_disk(cloud: cloud_module.Cloud) -> None:
+    """It does not have the medium that it was installed from."""
+    server = cloud.boot("iso", flavor=cloud.flavor(disk=1), host="compute1")
+    write(cloud, server, "a system")
+    image = made(cloud, server)
+    assert cloud.glance.show(None, image)["disk_format"] == "raw"
+    another = cloud.boot(image=image, flavor=cloud.flavor(disk=1), host="compute2")
+    assert read(cloud, another, "compute2") == "a system"
+    assert len(cloud.vm(another, "compute2")["disks"]) == 1
+    for each in (server, another):
+        cloud.delete(each)
+
+
 @pytest.mark.parametrize("kind", ["zone", "zvol"])
 def test_an_image_that_holds_only_what_differs_boots_on_a_node_without_its_origin(
     cloud: cloud_module.Cloud, kind: str

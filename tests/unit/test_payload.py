@@ -16,8 +16,8 @@ from nova import exception, objects
 from nova.objects import flavor as flavors
 from nova.objects import instance as instances
 
+from nova_smartos.smartos import errors, vms
 from nova_smartos.smartos import node as node_module
-from nova_smartos.smartos import vms
 from nova_smartos.translate import identity, metadata, nic, payload, specs
 from tests import emulated
 from tests.unit import test_specs
@@ -168,6 +168,66 @@ def test_bhyve() -> None:
     assert made["bootrom"] == "uefi"
     assert [each["model"] for each in made["nics"]] == ["e1000", "e1000"]
     assert not {"quota", "max_physical_memory", "image_uuid", "dns_domain"} & made.keys()
+
+
+@pytest.mark.parametrize(
+    ("brand", "drive"),
+    [("bhyve", {"model": "ahci", "pci_slot": "0:5:0"}), ("kvm", {"model": "ide"})],
+)
+def test_an_empty_disk_and_a_medium(brand: str, drive: Mapping[str, str]) -> None:
+    medium = payload.Image(IMAGES["zvol"], "zvol", 700, is_medium=True)
+    made = document(brand, node_image=medium, root_gb=20, ephemeral_gb=5)
+    assert made["disks"] == [
+        {"boot": True, "size": 20480, "model": "virtio"},
+        {"size": 5120, "model": "virtio"},
+        {
+            "media": "cdrom",
+            "path": f"/dev/zvol/rdsk/zones/{UUID}-disk99",
+            "image_uuid": IMAGES["zvol"],
+            **drive,
+        },
+    ]
+    assert made.get("flexible_disk_size") == (20480 + 5120 if brand == "bhyve" else None)
+    with pytest.raises(exception.ImageUnacceptable, match="no root disk"):
+        document(brand, node_image=medium, root_gb=0)
+    # larger than the disk, of which it is none
+    document(brand, node_image=dataclasses.replace(medium, size_mib=4096), root_gb=1)
+
+
+@pytest.mark.parametrize(
+    ("extra", "slot"),
+    [
+        ({"smartos:disk_pci_slots": "0:4:0 0:5:0"}, "0:7:0"),
+        ({"smartos:disk_pci_slots": "0:9:0"}, "0:10:0"),
+        ({"smartos:pci_devices": "/devices/pci@0,0/x@0=0:5:0"}, "0:7:0"),
+        ({"smartos:pci_devices": "/devices/pci@0,0/x@0=1:0:0"}, "0:5:0"),
+        ({"smartos:pci_devices": "/devices/pci@0,0/x@0=0:29:0"}, "0:5:0"),
+        ({"smartos:disk_pci_slots": "0:4:0 0:4:1 0:29:0"}, "0:5:0"),
+    ],
+)
+def test_a_medium_has_a_slot_behind_the_disks(extra: Mapping[str, str], slot: str) -> None:
+    medium = payload.Image(IMAGES["zvol"], "zvol", 700, is_medium=True)
+    made = document("bhyve", extra, node_image=medium, ephemeral_gb=5)
+    assert made["disks"][-1]["pci_slot"] == slot
+
+
+@pytest.mark.parametrize(
+    ("slots", "reason"), [("0:29:0", "no PCI slot"), ("1:0:0", "would come after it")]
+)
+def test_a_medium_that_could_only_come_before_the_disk(slots: str, reason: str) -> None:
+    medium = payload.Image(IMAGES["zvol"], "zvol", 700, is_medium=True)
+    with pytest.raises(exception.ImageUnacceptable, match=reason):
+        document("bhyve", {"smartos:disk_pci_slots": slots}, node_image=medium)
+
+
+def test_kvm_has_four_places_for_a_medium() -> None:
+    medium = payload.Image(IMAGES["zvol"], "zvol", 700, is_medium=True)
+    disks = {"root_gb": 20, "ephemeral_gb": 5, "swap": 64}
+    assert len(document("kvm", node_image=medium, **disks)["disks"]) == 4
+    guest = metadata.Guest({}, {}, drive=b"iso")
+    with pytest.raises(exception.ImageUnacceptable, match="beside 4 disks"):
+        document("kvm", node_image=medium, guest=guest, **disks)
+    assert len(document("bhyve", node_image=medium, guest=guest, **disks)["disks"]) == 5
 
 
 def test_a_root_disk_of_nothing_is_as_large_as_the_image() -> None:
@@ -545,6 +605,9 @@ def test_a_resize_takes_no_device_back(node: node_module.Node, create: Any) -> N
     device = {"smartos:pci_devices": "/devices/pci@0,0/pci8086,1528@0=0:8:0"}
     vm = resized(node, create("bhyve"), device)
     assert [each["pci_slot"] for each in vm.document["pci_devices"]] == ["0:8:0"]
+    with pytest.raises(exception.ResizeError, match="0:4:0 has disk /dev/zvol"):
+        both = f"{device['smartos:pci_devices']} /devices/pci@0,0/x@0=0:4:0"
+        resized(node, vm, {"smartos:pci_devices": both})
     resized(node, vm, device, memory_mb=2048)
     with pytest.raises(exception.ResizeError, match="devices"):
         resized(node, vm, {})
@@ -580,14 +643,19 @@ def test_a_resize_does_not_change_the_brand(create: Any) -> None:
         payload.resized(vm, wanted, test_specs.a_flavor())
 
 
-def test_disks_of_metadata_are_not_the_flavors(node: node_module.Node, create: Any) -> None:
-    """The disk with the config drive stays as it is when a flavor changes the others."""
+def test_disks_of_metadata_and_media_are_not_the_flavors(
+    node: node_module.Node, create: Any
+) -> None:
+    """The config drive and the medium stay as they are when a flavor changes the others."""
     identifier = str(uuid.uuid4())
+    medium = dataclasses.replace(an_image(node, "bhyve"), is_medium=True)
+    volume = payload.medium_volume(identifier)
+    node.zfs.clone(f"zones/{medium.uuid}@final", volume)
     guest = metadata.Guest({}, {}, drive=b"iso")
     options = {"autoboot": False}
     wanted = document(
         "bhyve",
-        node_image=an_image(node, "bhyve"),
+        node_image=medium,
         network=nic.Network(),
         guest=guest,
         instance={"uuid": identifier},
@@ -599,13 +667,19 @@ def test_disks_of_metadata_are_not_the_flavors(node: node_module.Node, create: A
     node.vmadm.create(wanted)
     try:
         before = node.vmadm.get(identifier)
-        drive = vms_disk(before, str(before.internal_metadata[metadata.DRIVE]))
+        kept = [
+            vms_disk(before, str(before.internal_metadata[metadata.DRIVE])),
+            vms_disk(before, f"/dev/zvol/rdsk/{volume}"),
+        ]
+        assert [disk.size_mib for disk in kept] == [metadata.DRIVE_MIB, medium.size_mib]
         after = resized(node, before, {}, root_gb=12, swap=0)
-        assert vms_disk(after, drive.path) == drive
-        assert sorted(disk.size_mib for disk in after.disks) == [drive.size_mib, 12288]
-        assert after.flexible_disk_size_mib == 12288 + (drive.size_mib or 0)
+        assert [vms_disk(after, disk.path) for disk in kept] == kept
+        assert [disk.size_mib for disk in after.disks if disk not in kept] == [12288]
+        assert after.flexible_disk_size_mib == 12288 + metadata.DRIVE_MIB
     finally:
         node.vmadm.delete(identifier)
+    with pytest.raises(errors.NotFound):
+        node.zfs.get(volume, "origin")
 
 
 def vms_disk(vm: vms.Vm, path: str) -> vms.Disk:

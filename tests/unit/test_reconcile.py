@@ -15,7 +15,7 @@ pytestmark = openstack.QUIET
 
 from nova_smartos.operations import reconcile  # noqa: E402
 from nova_smartos.smartos import errors, node, ps, vms, zfs  # noqa: E402
-from nova_smartos.translate import identity, metadata  # noqa: E402
+from nova_smartos.translate import identity, metadata, payload  # noqa: E402
 from tests.unit import fake_transport  # noqa: E402
 
 HOST = "compute1"
@@ -348,6 +348,8 @@ def looked_up(machine: vms.Vm, **more: Any) -> fake_transport.Answer:
 
 def test_what_is_held_against_accidents_is_mended_too() -> None:
     folder = f"/zones/nova-smartos/{metadata.folder(UUID)}"
+    medium = payload.medium_volume(UUID)
+    none = f"cannot open '{medium}': dataset does not exist\n"
     answers = [
         looked_up(vm(UUID), indestructible_zoneroot=True),
         fake_transport.Answer(
@@ -358,6 +360,7 @@ def test_what_is_held_against_accidents_is_mended_too() -> None:
         fake_transport.Answer(
             ("vmadm", "delete", UUID), stderr=f"Successfully deleted VM {UUID}\n"
         ),
+        fake_transport.Answer(("zfs", "destroy", medium), stderr=none, returncode=1),
         fake_transport.Answer(("rm", "-rf", folder)),
     ]
     finding = reconcile.Finding(Kind.HALF_MADE, UUID, "d", "a", Action.DELETE_VM)
