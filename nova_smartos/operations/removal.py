@@ -25,8 +25,8 @@ def remove(gz: node.Node, vm: vms.Vm) -> None:
         if error.code != "VmNotFound":
             raise
     guest.remove_drive(gz, vm)
-    if identity.of(vm) is None:
-        # one that was never whole does not tell vmadm of it
+    if identity.is_stillborn(vm):
+        # it does not tell vmadm of it
         eject(gz, vm.uuid)
 
 

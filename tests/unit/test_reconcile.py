@@ -348,8 +348,6 @@ def looked_up(machine: vms.Vm, **more: Any) -> fake_transport.Answer:
 
 def test_what_is_held_against_accidents_is_mended_too() -> None:
     folder = f"/zones/nova-smartos/{metadata.folder(UUID)}"
-    medium = payload.medium_volume(UUID)
-    none = f"cannot open '{medium}': dataset does not exist\n"
     answers = [
         looked_up(vm(UUID), indestructible_zoneroot=True),
         fake_transport.Answer(
@@ -360,7 +358,20 @@ def test_what_is_held_against_accidents_is_mended_too() -> None:
         fake_transport.Answer(
             ("vmadm", "delete", UUID), stderr=f"Successfully deleted VM {UUID}\n"
         ),
-        fake_transport.Answer(("zfs", "destroy", medium), stderr=none, returncode=1),
+        fake_transport.Answer(("rm", "-rf", folder)),
+    ]
+    finding = reconcile.Finding(Kind.HALF_MADE, UUID, "d", "a", Action.DELETE_VM)
+    with fake_transport.Transport(*answers) as carrier:
+        assert reconcile.mend(node.Node(carrier), [finding], reap=True) == []
+
+
+def test_one_that_was_never_whole_goes_with_its_medium() -> None:
+    folder = f"/zones/nova-smartos/{metadata.folder(UUID)}"
+    done = f"Successfully deleted VM {UUID}\n"
+    answers = [
+        looked_up(vm(UUID, state="failed")),
+        fake_transport.Answer(("vmadm", "delete", UUID), stderr=done),
+        fake_transport.Answer(("zfs", "destroy", payload.medium_volume(UUID))),
         fake_transport.Answer(("rm", "-rf", folder)),
     ]
     finding = reconcile.Finding(Kind.HALF_MADE, UUID, "d", "a", Action.DELETE_VM)
