@@ -60,8 +60,7 @@ _HVM_PRIVILEGES = (
     "-proc_info",
     "-proc_session",
 )
-# The drive of a medium. bhyve's firmware boots from the first slot that it can boot from: from the
-# disk's, once something is installed there.
+# The drive of a medium.
 _MEDIUM = {
     "bhyve": {"model": "ahci"},
     "kvm": {"model": "ide"},
@@ -523,7 +522,10 @@ def _medium(
 
 
 def _medium_slot(wanted: specs.Specs, disks: int, image: Image) -> str:
-    """A slot behind those of all disks, said or not, and which no other device has."""
+    """A slot behind those of all disks, said or not, and which no other device has.
+
+    A firmware that goes by slots comes to the disk first, once something is installed there.
+    """
     said = [_place(slot) for slot in wanted.values.get("disk_pci_slots", ())[:disks]]
     if any(bus for bus, _ in said):
         raise _unfit(image, "the disks of that PCI bus would come after it")
