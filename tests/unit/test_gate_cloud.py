@@ -324,11 +324,24 @@ def test_what_waits_ends_when_another_part_has_failed(
 def test_what_takes_too_long_ends_with_all_that_it_has_started(tmp_path: pathlib.Path) -> None:
     # what a shell leaves in the background is deaf to SIGINT
     script = f"trap 'touch {tmp_path}/told; exit' INT; sleep 600 & echo $! > {tmp_path}/child; wait"
-    code = "import sys; from gate.cloud import processes; processes.bounded(sys.argv[1:], 600)"
+    # the command may run before Popen has returned, and be nobody's until then
+    code = f"""
+import pathlib, subprocess, sys
+from gate.cloud import processes
+
+class Popen(subprocess.Popen):
+    def wait(self, timeout=None):
+        pathlib.Path({str(tmp_path / "waited for")!r}).touch()
+        return super().wait(timeout)
+
+subprocess.Popen = Popen
+processes.bounded(sys.argv[1:], 600)
+"""
     words = [sys.executable, "-c", code, "sh", "-c", script]
     runner = subprocess.Popen(words, cwd=install.ROOT, stderr=subprocess.DEVNULL)
     child = tmp_path / "child"
     waits.until(lambda: child.is_file() and child.read_text().endswith("\n"))
+    waits.until((tmp_path / "waited for").exists)
     # as when its time is over
     runner.send_signal(signal.SIGINT)
     runner.wait(waits.SECONDS)
