@@ -69,6 +69,8 @@ class SmartOSDriver(driver.ComputeDriver):
         self._latest = guest.Latest()
         #: launches that found the node away: Nova deletes them at once, before it tries another
         self._not_begun: set[str] = set()
+        #: instances that Nova looks at, one by one, because it begins
+        self._met: frozenset[str] = frozenset()
         #: what goes to other nodes now
         self._moves: dict[str, transfer.Transfer] = {}
 
@@ -107,6 +109,7 @@ class SmartOSDriver(driver.ComputeDriver):
         except node_errors.SmartOSError:
             # the instances' own start must not wait for what only tidies up
             LOG.exception("The node could not be compared with Nova's records")
+        self._met = frozenset(each.uuid for each in instances)
         return instances
 
     def cleanup_host(self, host):
@@ -512,9 +515,11 @@ class SmartOSDriver(driver.ComputeDriver):
 
     def get_info(self, instance, use_cache=True):
         """The power state, from memory or from the node."""
+        # one look at all of them was just now
+        fresh = not use_cache and instance.uuid not in self._met
         with errors.translated(instance.uuid):
             uuid = self._acting(instance)
-            return power.info(self._node, self._watch, uuid, fresh=not use_cache)
+            return power.info(self._node, self._watch, uuid, fresh=fresh)
 
     def get_num_instances(self):
         """How many VMs are Nova's."""
@@ -790,6 +795,8 @@ class SmartOSDriver(driver.ComputeDriver):
 
     def get_available_resource(self, nodename):
         """Read the node's pool; everything else is known already."""
+        # the first time, Nova is about to serve
+        self._met = frozenset()
         with errors.translated():
             resources = self._host.resources()
             # the one thing that Nova does with every driver again and again

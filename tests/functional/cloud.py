@@ -35,6 +35,8 @@ from tests.functional import images
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    # how often a periodic task runs is decided when this is read, for all the clouds of a process
+    import nova.compute.manager
     import nova.conf
     import nova.test
     import nova.thread_pool_factory

@@ -17,6 +17,7 @@ from tests.functional import cloud as cloud_module
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from nova import context as nova_context
+    from nova import objects
 
 pytestmark = cloud_module.QUIET
 
@@ -49,7 +50,7 @@ def counted() -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[cloud_module.Cloud]:
     # what runs by itself would be counted, too
-    flags = {"update_resources_interval": -1, "sync_power_state_interval": -1}
+    flags = {"periodic_enable": False}
     with pytest.MonkeyPatch.context() as patch:
         # however busy the machine is, the stream tells of a change before Nova looks
         patch.setattr(watch, "_ECHO_SECONDS", cloud_module.SECONDS)
@@ -117,3 +118,21 @@ def test_at_rest_the_inventory_costs_one_command(cloud: cloud_module.Cloud) -> N
     with counted() as ran:
         cloud.compute.manager.update_available_resource(nova_context.get_admin_context())
     assert len(ran) == 1, ran
+
+
+def test_a_start_asks_once_for_all_that_there_are(cloud: cloud_module.Cloud) -> None:
+    servers = [cloud.boot() for _ in range(3)]
+    with counted() as seen:
+        cloud.restart_compute()
+    assert [each for each in seen if "vmadm get" in each] == [], seen
+    assert any("vmadm lookup" in each for each in seen)
+    # later for the one that is meant
+    context = nova_context.get_admin_context()
+    cell = objects.CellMappingList.get_all(context)[-1]
+    with nova_context.target_cell(context, cell) as context:
+        instance = objects.Instance.get_by_uuid(context, servers[0]["id"])
+    with counted() as seen:
+        cloud.driver.get_info(instance, use_cache=False)
+    assert [each for each in seen if f"vmadm get {instance.uuid}" in each] == seen != []
+    for server in servers:
+        cloud.delete(server)
