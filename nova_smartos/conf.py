@@ -13,7 +13,7 @@ from urllib import parse
 from oslo_config import cfg, types
 from oslo_log import log
 
-from nova_smartos.smartos import node, transport
+from nova_smartos.smartos import direct, node, transport
 
 LOG = log.getLogger(__name__)
 # A name, not an OptGroup: one of those keeps values, and would carry them from one configuration
@@ -200,7 +200,13 @@ OPTIONS = [
         default=0,
         min=0,
         help="Most MiB that an instance on its way to another node may send in a second; 0 for no "
-        "limit.",
+        "limit. With a limit instances go through nova-compute.",
+    ),
+    cfg.BoolOpt(
+        "direct_moves",
+        default=False,
+        help="Send instances straight from node to node, by the script smartos-direct, which the "
+        "operator has put on both. Where that does not work they go through nova-compute.",
     ),
     cfg.StrOpt(
         "trace_file",
@@ -272,17 +278,26 @@ def nic_tags(conf: cfg.ConfigOpts, host: str) -> dict[str, str]:
 def peer(conf: cfg.ConfigOpts, host: str, address: str) -> node.Node:
     """The node of another nova-compute, over SSH; `address` is what Nova knows of it."""
     options = conf[GROUP]
-    url = parse.urlsplit(options.peers.get(host) or f"ssh://{_bracketed(address)}")
+    where = peer_address(conf, host, address)
     return node.Node.ssh(
-        url.hostname or "",
-        port=url.port or options.node_port,
-        user=url.username or options.node_user,
+        where.host,
+        port=where.port,
+        user=where.user,
         key_file=options.key_file,
         known_hosts_file=options.known_hosts_file,
         tool_path=options.tool_path if options.connection == "ssh" else None,
         max_connections=1,
         connect_timeout=options.connect_timeout,
         timeouts=_timeouts(options),
+    )
+
+
+def peer_address(conf: cfg.ConfigOpts, host: str, address: str) -> direct.Address:
+    """Where the SSH of that node is."""
+    options = conf[GROUP]
+    url = parse.urlsplit(options.peers.get(host) or f"ssh://{_bracketed(address)}")
+    return direct.Address(
+        url.hostname or "", url.port or options.node_port, url.username or options.node_user
     )
 
 

@@ -385,9 +385,14 @@ class SmartOSDriver(driver.ComputeDriver):
         """What goes to another node, for as long as a migration sends it."""
         options = CONF[smartos_conf.GROUP]
         uuid = migration.instance_uuid
+        address = smartos_conf.peer_address(CONF, migration.dest_compute, migration.dest_host)
         with self._peer(migration) as target:
             moving = transfer.Transfer(
-                self._node, target, uuid, mib_per_second=options.move_bandwidth
+                self._node,
+                target,
+                uuid,
+                mib_per_second=options.move_bandwidth,
+                address=address if options.direct_moves else None,
             )
             self._moves[uuid] = moving
             try:

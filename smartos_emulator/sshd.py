@@ -99,6 +99,8 @@ class Server:
         (self._client / "known_hosts").write_text(f"{name} {' '.join(host_key)}\n")
 
     def _write_config(self) -> pathlib.Path:
+        folders = [self._node.dir / "bin", "/usr/bin", "/bin", self._node.path("/opt/custom/bin")]
+        search = ":".join(map(str, folders))
         # SHLVL: bash reads ~/.bashrc for every remote command unless it believes itself nested
         options = f"""
             ListenAddress {self.address}
@@ -112,7 +114,7 @@ class Server:
             KbdInteractiveAuthentication no
             PermitRootLogin prohibit-password
             AllowUsers {self.user}
-            SetEnv PATH="{self._node.dir / "bin"}:/usr/bin:/bin" SHLVL=5
+            SetEnv PATH="{search}" SHLVL=5
         """
         path = self._node.dir / "run" / "sshd_config"
         path.write_text("\n".join(line.strip() for line in options.strip().splitlines()) + "\n")

@@ -380,6 +380,19 @@ class Checks(upgradecheck.UpgradeCommands):
                         "look whether it is up, lets key_file in, and has its host key in "
                         "known_hosts_file.",
                     )
+            if self._conf[smartos_conf.GROUP].direct_moves:
+                yield from self._direct(host)
+
+    def _direct(self, host: str) -> Problems:
+        try:
+            self._gz.direct.check(smartos_conf.peer_address(self._conf, host, ""))
+        except errors.SmartOSError as error:
+            yield (
+                Code.WARNING,
+                f"[smartos]direct_moves: this node does not reach that of {host}: {error}. Servers "
+                "go there through nova-compute: look for smartos-direct and smartos-direct.ssh in "
+                "/opt/custom here, and for this node's key in authorized_keys there.",
+            )
 
     @_check
     def _images(self) -> Problems:

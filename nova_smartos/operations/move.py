@@ -36,13 +36,11 @@ LOG = log.getLogger(__name__)
 #: While the VM runs its changes are sent again, until sending them takes no longer than this.
 SHORT_SECONDS = 5.0
 MOST_ROUNDS = 4
-#: How long a command on the target may go on that nobody awaits any more.
-STILL_SECONDS = 60.0
 
-_LOOK_SECONDS = 0.5
 _GIB = 2**30
-# What the other node's own files must not depend on, whatever a stream says.
-_OWN = ("canmount", "mountpoint", "sharenfs", "sharesmb", "zoned")
+# What the other node's own files must not depend on, whatever a stream says; etc/smartos-direct
+# wants the same.
+_SHARED = ("sharenfs", "sharesmb")
 _REST = frozenset({vms.State.RUNNING, vms.State.STOPPED})
 _UNTOLD = frozenset(
     {"customer_metadata", "filesystems", "internal_metadata", "nics", "snapshots", "tags"}
@@ -167,14 +165,14 @@ def confirm(
 
 def clear(target: node.Node, uuid: str) -> None:
     """Remove a copy that has not arrived; refuse to touch anything else of this uuid."""
-    _wait_until_still(target, uuid)
+    transfer.wait_until_still(target, uuid)
     for vm in target.vmadm.lookup({"uuid": uuid}):
         if identity.moved(vm) is None and vm.state != vms.State.RECEIVING:
             raise faults.Refused(f"the other node has a VM {uuid} already")
         removal.remove(target, vm)
     own = f"{image.POOL}/{uuid}"
     left = sorted(each.name for each in _named(target, uuid) if "@" not in each.name)
-    ours = {each for each in left if target.zfs.get(each, trail.COPY)[trail.COPY]}
+    ours = {each for each in left if target.zfs.get(each, transfer.COPY)[transfer.COPY]}
     if _aside(own) in ours:
         # then vmadm has made the other one, for the same copy
         ours.add(own)
@@ -183,24 +181,6 @@ def clear(target: node.Node, uuid: str) -> None:
             raise faults.Refused(f"the other node has {each} already, which is not ours")
     for each in left:
         target.zfs.destroy(each, recursive=True)
-
-
-def _wait_until_still(target: node.Node, uuid: str) -> None:
-    """Wait for commands that make a copy: they go on when the connection that carried them is gone.
-
-    What has arrived by then they make a dataset of, or a VM.
-    """
-    copy = f"{trail.COPY}={uuid}"
-    end = time.monotonic() + STILL_SECONDS
-    while busy := [
-        each
-        for each in target.ps.list()
-        if copy in each.arguments or "vmadm receive" in each.arguments
-    ]:
-        if time.monotonic() > end:
-            told = "; ".join(f"{each.pid}: {each.arguments}" for each in busy)
-            raise errors.InvalidState(f"still at work on the other node: {told}", code="Busy")
-        time.sleep(_LOOK_SECONDS)
 
 
 @spans.step
@@ -274,14 +254,20 @@ def _part(
     dataset: zfs.Dataset, snapshots: tuple[str, ...], tops: Sequence[str], uuid: str
 ) -> transfer.Part:
     exclude: tuple[str, ...] = ()
-    properties = {trail.COPY: uuid}
-    if dataset.name in tops:
-        exclude = () if dataset.type == "volume" else (*trail.LIMITS, *_OWN)
-    elif dataset.type == "filesystem":
-        if dataset.name == f"{tops[0]}/data":
-            # all below inherits it: the node itself never mounts a tenant's datasets
-            properties["zoned"] = "on"
-        exclude = ("sharenfs", "sharesmb", "zoned")
+    properties = {transfer.COPY: uuid}
+    data = f"{tops[0]}/data"
+    if dataset.type == "volume":
+        pass
+    elif dataset.name == data:
+        # all below inherits it: the node itself never mounts a tenant's datasets
+        properties["zoned"] = "on"
+        exclude = _SHARED
+    elif dataset.name.startswith(f"{data}/"):
+        exclude = (*_SHARED, "zoned")
+    else:
+        exclude = (*_SHARED, "zoned", "canmount", "mountpoint")
+        if dataset.name in tops:
+            exclude += trail.LIMITS
     return transfer.Part(dataset.name, snapshots, dataset.origin, exclude, properties)
 
 

@@ -14,8 +14,6 @@ from nova_smartos.translate import errors as faults
 
 #: How the names of a move's snapshots begin.
 SNAPSHOT = "nova-move-"
-#: A property of the datasets of a copy that has not arrived: whose it is.
-COPY = "nova:copy-of"
 LIMITS = ("quota", "reservation")
 
 # Properties of a dataset whose quota makes room for snapshots: what its limits are otherwise.
@@ -55,9 +53,9 @@ def end(gz: node.Node, vm: vms.Vm) -> None:
             if short.startswith(SNAPSHOT):
                 with contextlib.suppress(errors.NotFound):
                     gz.zfs.destroy(f"{top}@{short}", recursive=True)
-        found = gz.zfs.get(top, COPY, *_KEPT.values())
-        if found[COPY] is not None:
-            gz.zfs.inherit(COPY, top, recursive=True)
+        found = gz.zfs.get(top, transfer.COPY, *_KEPT.values())
+        if found[transfer.COPY] is not None:
+            gz.zfs.inherit(transfer.COPY, top, recursive=True)
         limits = {name: found[kept] for name, kept in _KEPT.items()}
         if limits["quota"] is not None:
             # only now, for what snapshots take counts

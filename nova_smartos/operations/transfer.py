@@ -3,26 +3,35 @@
 
 Neither node needs to reach the other, and none listens: two commands run, `zfs send` here and `zfs
 receive` there, and what the second does not take yet the first does not give. What a link that
-breaks has brought is kept, and the rest follows.
+breaks has brought is kept, and the rest follows. Where an operator lets the nodes reach each other
+by SSH, it is one command here, and the bytes go from node to node.
 """
 
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from oslo_log import log
 
-from nova_smartos.smartos import errors, node, spans, zfs
+from nova_smartos.smartos import direct, errors, node, spans, zfs
 
 LOG = log.getLogger(__name__)
 
+#: A property of the datasets of a copy that has not arrived: whose it is.
+COPY = "nova:copy-of"
 #: How often in a row a stream may fail without having brought anything.
 ATTEMPTS = 5
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 10.0
+#: How long a command on the target may go on that nobody awaits any more.
+STILL_SECONDS = 60.0
+#: How many snapshots go in one stream: of one that takes no second `zfs send -v` tells nothing.
+SNAPSHOTS = 50
 
+_LOOK_SECONDS = 0.5
 _PROGRESS_SECONDS = 10.0
 _TOKEN = "receive_resume_token"
 _MIB = 2**20
@@ -64,14 +73,25 @@ class Transfer:
     """What goes from one node to another for one VM."""
 
     def __init__(
-        self, source: node.Node, target: node.Node, uuid: str, *, mib_per_second: int = 0
+        self,
+        source: node.Node,
+        target: node.Node,
+        uuid: str,
+        *,
+        mib_per_second: int = 0,
+        address: direct.Address | None = None,
     ) -> None:
-        """Without a limit it goes as fast as the slower node."""
+        """Without a limit it goes as fast as the slower node.
+
+        With the target's address it goes straight there, as long as that works.
+        """
         self.source = source
         self.target = target
         self.uuid = uuid
         self.sent_bytes = 0
         self._rate = mib_per_second * _MIB
+        # a limit is kept by what reads here
+        self._address = None if mib_per_second else address
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
@@ -150,24 +170,49 @@ class Transfer:
         common = [each for each in part.snapshots if each in there.snapshots]
         if there.token is not None:
             LOG.info("VM %s: the rest of a stream of %s", self.uuid, part.name)
-            with source.send_resumed(there.token) as stream:
-                self._pour(part, stream, force=bool(there.snapshots))
             # it was one of those that are to come, and which of them the target knows
-            return self._look(part)
+            return self._carry(part, source.resuming(there.token), force=bool(there.snapshots))
         if there.snapshots and not common:
             self._drop(part.name)
         base = f"{part.name}@{common[-1]}" if common else self._origin(part)
+        lacking = part.snapshots[part.snapshots.index(common[-1]) + 1 if common else 0 :]
         # a stream that builds on nothing carries no more than one
-        short = part.snapshots[-1 if base else 0]
-        with source.send(
+        short = lacking[: SNAPSHOTS if base else 1][-1]
+        words = source.sending(
             f"{part.name}@{short}", base=base, intermediates=base is not None, properties=True
-        ) as stream:
-            self._pour(part, stream, force=bool(common))
-        return short
+        )
+        return self._carry(part, words, short, force=bool(common))
+
+    def _carry(
+        self, part: Part, sent: Sequence[str], short: str | None = None, *, force: bool
+    ) -> str:
+        """Run what sends; the last snapshot that the target has then."""
+        if self._address is None:
+            with self.source.zfs.sent(sent) as stream:
+                self._pour(part, stream, force=force)
+            return short or self._look(part)
+        try:
+            self._push(part, self._address, sent, force=force)
+            there = self._look(part)
+            if short in (None, there):
+                return there
+            raise errors.OutputError(f"{part.name}@{short} is not there, and nothing said why")
+        except errors.SmartOSError as error:
+            self.check()
+            LOG.warning("VM %s goes through this process: %s", self.uuid, error)
+            try:
+                wait_until_still(self.target, self.uuid)
+            except errors.SmartOSError as other:
+                raise error from other
+            self._address = None
+            return self._send(part, self._there(part.name))
 
     def _look(self, part: Part) -> str:
         there = snapshots(self.target, part.name)
-        return [each for each in part.snapshots if each in there][-1]
+        arrived = [each for each in part.snapshots if each in there]
+        if not arrived:
+            raise errors.OutputError(f"nothing of {part.name} is there, and nothing said why")
+        return arrived[-1]
 
     def _origin(self, part: Part) -> str | None:
         """The snapshot that the part is a clone of, if the target has the same one."""
@@ -176,21 +221,52 @@ class Transfer:
         return part.origin
 
     def _pour(self, part: Part, stream: _Stream, *, force: bool) -> None:
+        with self._ending(stream):
+            try:
+                paced = _Paced(self, stream, part.name)
+                self.target.zfs.receive(paced, part.name, **self._taking(part, force))
+            except errors.SmartOSError:
+                # a stream that was killed fails in its own words
+                self.check()
+                raise
+
+    def _push(
+        self, part: Part, address: direct.Address, sent: Sequence[str], *, force: bool
+    ) -> None:
+        received = self.target.zfs.receiving(part.name, **self._taking(part, force))
+        told, last = time.monotonic(), 0
+        with (
+            self.source.direct.send(address, sent, received) as stream,
+            self._ending(stream),
+        ):
+            for line in stream.lines():
+                self.check()
+                came = direct.progress(line)
+                # each snapshot is counted anew
+                self.sent_bytes += came - last if came > last else came
+                last = came
+                if time.monotonic() - told > _PROGRESS_SECONDS:
+                    told = time.monotonic()
+                    LOG.info("VM %s: %d MiB of %s", self.uuid, came // _MIB, part.name)
+
+    def _taking(self, part: Part, force: bool) -> dict[str, Any]:
+        """How the target receives a part."""
+        return {
+            "exclude": part.exclude,
+            "force": force,
+            "properties": part.properties,
+            "resumable": True,
+        }
+
+    @contextlib.contextmanager
+    def _ending(self, stream: _Stream) -> Iterator[None]:
+        """While this lasts, whoever wants the transfer's end ends the stream."""
         with self._lock:
             self._stream = stream
         try:
-            self.target.zfs.receive(
-                _Paced(self, stream, part.name),
-                part.name,
-                exclude=part.exclude,
-                force=force,
-                properties=part.properties,
-                resumable=True,
-            )
-        except errors.SmartOSError:
-            # a stream that was killed fails in its own words
+            # an end that came before has not met it
             self.check()
-            raise
+            yield
         finally:
             with self._lock:
                 self._stream = None
@@ -226,6 +302,24 @@ class _Paced:
             self._told = now
             LOG.info("VM %s: %d MiB of %s", self._transfer.uuid, self._came // _MIB, self._name)
         return data
+
+
+def wait_until_still(target: node.Node, uuid: str) -> None:
+    """Wait for commands that make a copy: they go on when the connection that carried them is gone.
+
+    What has arrived by then they make a dataset of, or a VM.
+    """
+    copy = f"{COPY}={uuid}"
+    end = time.monotonic() + STILL_SECONDS
+    while busy := [
+        each
+        for each in target.ps.list()
+        if copy in each.arguments or "vmadm receive" in each.arguments
+    ]:
+        if time.monotonic() > end:
+            told = "; ".join(f"{each.pid}: {each.arguments}" for each in busy)
+            raise errors.InvalidState(f"still at work on the other node: {told}", code="Busy")
+        time.sleep(_LOOK_SECONDS)
 
 
 def snapshots(gz: node.Node, name: str) -> tuple[str, ...]:

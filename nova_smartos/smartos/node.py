@@ -7,6 +7,7 @@ from typing import Self
 
 from nova_smartos.smartos import (
     console,
+    direct,
     dladm,
     dtrace,
     files,
@@ -34,6 +35,7 @@ class Node:
     def __init__(self, carrier: transport.Transport) -> None:
         self.transport = carrier
         self.console = console.Console(carrier)
+        self.direct = direct.Direct(carrier)
         self.dladm = dladm.Dladm(carrier)
         self.dtrace = dtrace.Dtrace(carrier)
         self.files = files.Files(carrier)

@@ -190,7 +190,32 @@ class Zfs(_tool.Tool):
         resumable: bool = False,
         unmounted: bool = True,
     ) -> None:
-        """zfs receive [-u] [-s] [-F] [-o PROPERTY=VALUE …] [-x PROPERTY …] DATASET < STREAM
+        """zfs receive [-u] [-s] [-F] [-o PROPERTY=VALUE …] [-x PROPERTY …] DATASET < STREAM"""
+        words = self.receiving(
+            target,
+            exclude=exclude,
+            force=force,
+            properties=properties,
+            resumable=resumable,
+            unmounted=unmounted,
+        )
+        self._input(source, "receive", *words)
+
+    def receive_abort(self, dataset: str) -> None:
+        """zfs receive -A DATASET: give up what a broken, resumable receive has left."""
+        self._change("receive", "-A", self._dataset(dataset))
+
+    def receiving(
+        self,
+        target: str,
+        *,
+        exclude: Sequence[str] = (),
+        force: bool = False,
+        properties: Mapping[str, str] | None = None,
+        resumable: bool = False,
+        unmounted: bool = True,
+    ) -> builtins.list[str]:
+        """The words of receive().
 
         What is set stands first, for ps shows no more than the beginning.
         """
@@ -199,11 +224,7 @@ class Zfs(_tool.Tool):
         flags += self._options(properties)
         for each in exclude:
             flags += ["-x", self._property(each)]
-        self._input(source, "receive", *flags, self._any(target))
-
-    def receive_abort(self, dataset: str) -> None:
-        """zfs receive -A DATASET: give up what a broken, resumable receive has left."""
-        self._change("receive", "-A", self._dataset(dataset))
+        return [*flags, self._any(target)]
 
     def release(self, tag: str, snapshot: str, *, recursive: bool = False) -> None:
         """zfs release [-r] TAG SNAPSHOT"""
@@ -235,10 +256,14 @@ class Zfs(_tool.Tool):
 
         Its end is only reported when zfs ended well, so a broken stream is never taken for whole.
         """
-        flags = (["-R"] if replicate else []) + (["-p"] if properties else [])
-        if base is not None:
-            flags += ["-I" if intermediates else "-i", self._any(base)]
-        with self._output("send", *flags, self._snapshot(snapshot)) as stream:
+        words = self.sending(
+            snapshot,
+            base=base,
+            intermediates=intermediates,
+            properties=properties,
+            replicate=replicate,
+        )
+        with self.sent(words) as stream:
             yield stream
 
     @contextlib.contextmanager
@@ -253,8 +278,33 @@ class Zfs(_tool.Tool):
     @contextlib.contextmanager
     def send_resumed(self, token: str) -> Iterator[_tool.Stream]:
         """zfs send -t TOKEN: the rest of a stream; the receiver's receive_resume_token tells."""
-        with self._output("send", "-t", self._operand(token, "token", _TOKEN)) as stream:
+        with self.sent(self.resuming(token)) as stream:
             yield stream
+
+    @contextlib.contextmanager
+    def sent(self, words: Sequence[str]) -> Iterator[_tool.Stream]:
+        """zfs send WORDS: those of sending() or resuming()."""
+        with self._output("send", *words) as stream:
+            yield stream
+
+    def sending(
+        self,
+        snapshot: str,
+        *,
+        base: str | None = None,
+        intermediates: bool = False,
+        properties: bool = False,
+        replicate: bool = False,
+    ) -> builtins.list[str]:
+        """The words of send()."""
+        flags = (["-R"] if replicate else []) + (["-p"] if properties else [])
+        if base is not None:
+            flags += ["-I" if intermediates else "-i", self._any(base)]
+        return [*flags, self._snapshot(snapshot)]
+
+    def resuming(self, token: str) -> builtins.list[str]:
+        """The words of send_resumed()."""
+        return ["-t", self._operand(token, "token", _TOKEN)]
 
     def set(self, name: str, properties: Mapping[str, str]) -> None:
         """zfs set PROPERTY=VALUE … DATASET"""

@@ -3,7 +3,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from smartos_emulator.storage import (
@@ -50,7 +50,14 @@ class Sending(snapshots.Snapshots):
         )
         self.send_parts(parts, package, out)
 
-    def send_parts(self, parts: list[Part], package: dict[str, Any] | None, out: BinaryIO) -> None:
+    def send_parts(
+        self,
+        parts: list[Part],
+        package: dict[str, Any] | None,
+        out: BinaryIO,
+        *,
+        begin: Callable[[str], None] = lambda snapshot: None,
+    ) -> None:
         """Write what send_plan found; nothing of it can be destroyed meanwhile."""
         needed = [part.snap for part in parts] + [part.base for part in parts if part.base]
         with self.pin(*needed):
@@ -59,6 +66,7 @@ class Sending(snapshots.Snapshots):
                 writer.begin(package)
                 writer.document(framing.END, {})
             for part in parts:
+                begin(part.snap.name)
                 self._send_part(part, writer)
             if package is not None:
                 writer.begin({"finished": True})

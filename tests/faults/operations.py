@@ -382,6 +382,12 @@ def move(world: worlds.World, server: worlds.Server) -> None:
     _task(server, None)
 
 
+def move_directly(world: worlds.World, server: worlds.Server) -> None:
+    """The same where the nodes reach each other."""
+    with world.directly():
+        move(world, server)
+
+
 def confirm_move(world: worlds.World, server: worlds.Server) -> None:
     """The user's yes."""
     instance = server.instance
@@ -533,6 +539,8 @@ def _all() -> Iterator[Operation]:
         there = (launch, move)
         yield Operation(f"confirm-move-{guest.name}", guest, there, confirm_move, ON, moves=True)
         yield Operation(f"revert-move-{guest.name}", guest, there, revert_move, ON, moves=True)
+    # more disks are more of the same commands
+    yield Operation("move-directly-zone", ZONE, (launch,), move_directly, ON, moves=True)
     for guest in (ZONE, LX, BHYVE):
         yield Operation(
             f"rebuild-preserving-{guest.name}", guest, (launch,), rebuild_preserving, ON

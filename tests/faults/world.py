@@ -14,6 +14,7 @@ from typing import Any
 
 import fixtures
 
+from tests import direct as operators
 from tests import emulated, openstack, qcow2_files, waits
 from tests.faults import transport as faulty
 from tests.functional import cloud, images
@@ -56,6 +57,7 @@ HURRIED = {
     (build, "LOOK_SECONDS"): 0.1,
     (interface, "SETTLE_SECONDS"): 0.3,
     (transfer, "FIRST_PAUSE"): 0.02,
+    (transfer, "_LOOK_SECONDS"): 0.1,
     (power, "_WAY_SECONDS"): 2.0,
     (power, "_BOOT_SECONDS"): 0.0,
     (power, "_LOOK_SECONDS"): 0.3,
@@ -103,7 +105,8 @@ class World(fixtures.Fixture):
         self._begin("--speed", cloud.SPEED)
         self._configure()
         self._serve()
-        carrier = faulty.Direct(self.node.directory, self.node.tools)
+        found = f"{self.node.tools}:{self.node.directory}/root/opt/custom/bin"
+        carrier = faulty.Direct(self.node.directory, found)
         self.gz = node_module.Node(carrier)
         self.transport = faulty.Faulty(carrier, self.act_on_node)
         self._carrier: Any = self.transport
@@ -292,7 +295,11 @@ class World(fixtures.Fixture):
         """The other node and its nova-compute, brought up when first they are wanted."""
         if self.other is None:
             options = ("--name", "node-2", "--speed", cloud.SPEED, "--nic-tag", "external")
-            node = self.useFixture(emulated.EmulatedNode(*options))
+            ssh = ("--ssh", "127.0.0.1:0")
+            node = self.useFixture(emulated.EmulatedNode(*options, *ssh))
+            operators.let(self.node, node)
+            peers = {TARGET: f"ssh://root@127.0.0.1:{node.facts()['ssh']['port']}"}
+            cloud.CONF.set_override("peers", peers, smartos_conf.GROUP)
             carrier = faulty.Direct(node.directory, node.tools)
             act = functools.partial(self._act_on, TARGET, node)
             spoilt = self.transport.beside(carrier, act, "target ")
@@ -303,6 +310,15 @@ class World(fixtures.Fixture):
             found.before = self.picture(reconcile.observed(found.gz), TARGET)
             self.other = found
         return self.other
+
+    @contextlib.contextmanager
+    def directly(self) -> Iterator[None]:
+        """Servers move straight from node to node."""
+        cloud.CONF.set_override("direct_moves", True, smartos_conf.GROUP)
+        try:
+            yield
+        finally:
+            cloud.CONF.clear_override("direct_moves", smartos_conf.GROUP)
 
     def _peer(self, conf: Any, host: str, address: str) -> node_module.Node:
         assert host == TARGET

@@ -4,7 +4,7 @@
 import contextlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from nova import context as nova_context
 
 from nova_smartos import conf as smartos_conf
 from nova_smartos.operations import move, transfer
+from tests import direct as operators
 from tests import waits
 from tests.functional import cloud as cloud_module
 
@@ -191,6 +192,39 @@ def test_an_image_that_only_a_move_names_stays_for_the_next(cloud: cloud_module.
     moved(cloud, servers[0])
     assert host(cloud, servers[0]) == other(target)
     cloud.delete(servers[0])
+
+
+@pytest.mark.parametrize("name", ["zone", "bhyve"])
+def test_it_goes_straight_from_node_to_node(
+    cloud: cloud_module.Cloud, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where operators let the nodes reach each other."""
+    server = cloud.boot(KINDS[name][0], flavor=cloud.flavor(disk=1))
+    source = host(cloud, server)
+    operators.let(cloud.nodes[source], cloud.nodes[other(source)])
+    node = cloud.nodes[source]
+    monkeypatch.setitem(cloud._options, "direct_moves", True)
+    # as it is behind SSH
+    found = f"{node.tools}:{node.directory}/root/opt/custom/bin"
+    monkeypatch.setitem(cloud._options, "tool_path", found)
+    cloud.restart_compute(source)
+    relayed: list[str] = []
+    zfs = cloud.computes[source].manager.driver._node.zfs
+    sent = zfs.sent
+
+    def relay(words: Sequence[str]) -> Any:
+        relayed.extend(words)
+        return sent(words)
+
+    monkeypatch.setattr(zfs, "sent", relay)
+    before = cloud.vm(server, source)
+    cloud.act(server, "migrate")
+    moved(cloud, server)
+    assert lasting(cloud.vm(server, other(source))) == lasting(before)
+    assert not [word for word in relayed if server["id"] in word]
+    monkeypatch.undo()
+    cloud.restart_compute(source)
+    cloud.delete(server)
 
 
 @pytest.mark.parametrize("name", ["zone", "bhyve"])

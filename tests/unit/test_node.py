@@ -13,10 +13,11 @@ from tests.unit import fake_transport
 def test_every_tool_has_the_transport() -> None:
     carrier = fake_transport.refusing()
     tools = {name: tool for name, tool in vars(node.Node(carrier)).items() if name != "transport"}
-    assert len(tools) == 18
+    assert len(tools) == 19
     for name, tool in tools.items():
         assert isinstance(tool, _tool.Tool)
-        assert tool.name == {"console": "zlogin", "files": "dd", "qmp": "nc"}.get(name, name)
+        others = {"console": "zlogin", "direct": "smartos-direct", "files": "dd", "qmp": "nc"}
+        assert tool.name == others.get(name, name)
         assert tool._transport is carrier
 
 

@@ -25,6 +25,7 @@ from oslo_config import cfg
 from nova_smartos import conf as smartos_conf
 from nova_smartos import driver
 from nova_smartos.cmd import status
+from tests import direct as operators
 from tests import emulated
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -461,6 +462,37 @@ def test_another_nodes_identity(site: Site) -> None:
 def test_an_identity_that_is_none(site: Site) -> None:
     (site.folder / "state/compute_id").write_text("rubbish")
     assert site.info["UUID"] in site.says("Identity", Code.FAILURE)
+
+
+def test_a_node_that_servers_cannot_go_to(site: Site) -> None:
+    site.smartos["peers"] = "compute2:ssh://root@127.0.0.1:1"
+    assert "[smartos]peers: the node of compute2: " in site.says("Peers", Code.FAILURE)
+
+
+def test_a_node_that_servers_go_to_straight(site: Site) -> None:
+    with emulated.EmulatedNode("--ssh", "127.0.0.1:0") as other:
+        ssh = other.facts()["ssh"]
+        own = site.smartos if "key_file" in site.smartos else {}
+        key = pathlib.Path(own.get("key_file", ssh["identity"]))
+        hosts = [
+            pathlib.Path(each) for each in (own.get("known_hosts_file"), ssh["known_hosts"]) if each
+        ]
+        known = site.folder / "known_hosts"
+        known.write_text("".join(each.read_text() for each in hosts))
+        with (other.directory / "root/usbkey/config.inc/authorized_keys").open("a") as allowed:
+            allowed.write(key.with_suffix(".pub").read_text())
+        site.smartos |= {
+            "peers": f"compute2:ssh://root@127.0.0.1:{ssh['port']}",
+            "key_file": str(key),
+            "known_hosts_file": str(known),
+            "direct_moves": "true",
+        }
+        if "tool_path" in site.smartos:
+            site.smartos["tool_path"] += f":{site.place.directory}/root/opt/custom/bin"
+        told = site.says("Peers", Code.WARNING)
+        assert "this node does not reach that of compute2" in told
+        operators.let(site.place, other)
+        assert site.ask("Connection", "Peers")["Peers"][0] == Code.SUCCESS
 
 
 def test_network_mappings_that_are_none(site: Site) -> None:

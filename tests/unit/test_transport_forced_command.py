@@ -18,7 +18,7 @@ SHELLS = [shell for shell in ("dash", "bash", "ksh", "busybox") if shutil.which(
 REFUSED = 126
 NAMES = (
     "dd dladm dtrace fwadm gtar imgadm isainfo kstat ls "
-    "nc nictagadm ps rm svcs sysinfo tail uptime vmadm zfs zlogin zpool"
+    "nc nictagadm ps rm smartos-direct svcs sysinfo tail uptime vmadm zfs zlogin zpool"
 ).split()
 ZONE = "6a1f3c52-0b7e-4d7a-9c55-1f0e2d3c4b5a"
 HOSTILE = [
@@ -226,6 +226,8 @@ def test_pfexec_is_let_through(tools: pathlib.Path) -> None:
         f"tail -c 524288 /zones/{ZONE}/root/logs/console.log",
         "tail -c 524288 /var/adm/messages",
         "ps -ef",
+        "smartos-direct receive",
+        "-x",
         "ps -z global -o pid,args -t x",
         "rm -rf /zones/nova-smartos/x/root",
         "rm -rf /zones/nova-smartos/../config",
@@ -251,7 +253,7 @@ def methods() -> list[tuple[str, str]]:
         getattr(tool, name) for tool in tools for name in dir(type(tool)) if name[0].islower()
     ]
     first = [method.__doc__.split("\n")[0] for method in public if callable(method)]
-    found = [re.match(r"([a-z]+)(?: ([A-Za-z-]+))?", line) for line in first]
+    found = [re.match(r"([a-z]+(?:-[a-z]+)*)(?: ([A-Za-z-]+))?", line) for line in first]
     return sorted({(each[1], each[2] or "") for each in found if each})
 
 

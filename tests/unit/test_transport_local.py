@@ -94,6 +94,20 @@ def test_pfexec_is_put_in_front(tmp_path: pathlib.Path) -> None:
     assert local.run(transport.Command(("vmadm", "list"))).stdout == "as root: vmadm list\n"
 
 
+def test_another_users_command_hears_the_end_of_its_input(
+    local: transport.Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what pfexec has started with other privileges takes no signal from us
+    def denied(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with local.stream(transport.Command(("sh", "-c", "echo here; cat; echo over"))) as process:
+        assert process.stdout.readline() == b"here\n"
+        monkeypatch.setattr(os, "killpg", denied)
+        process.kill()
+        assert process.stdout.read() == b"over\n"
+
+
 def test_a_missing_tool_was_not_started(local: transport.Local) -> None:
     with pytest.raises(errors.NotStarted, match="there is no no-such-tool in /") as caught:
         local.run(transport.Command(("no-such-tool", "list")))

@@ -134,11 +134,13 @@ def test_hostile_arguments_arrive_as_they_are(node: transport.SSH) -> None:
 def test_the_line_is_built_for_a_shell(server: sshd.Server, own: "Factory") -> None:
     command = transport.Command(("vmadm", "get", "it's"))
     assert own().command_line(command) == (
-        b"LC_ALL=C PATH=\"$PATH\":/usr/sbin:/usr/bin:/sbin:/bin vmadm get 'it'\"'\"'s'"
+        b'LC_ALL=C PATH="$PATH":/usr/sbin:/usr/bin:/sbin:/bin:/opt/custom/bin '
+        b"vmadm get 'it'\"'\"'s'"
     )
     ssh = own(user="admin", pfexec=None, tool_path="/my tools:/b")
     assert ssh.command_line(command).startswith(
-        b"LC_ALL=C PATH='/my tools:/b':\"$PATH\":/usr/sbin:/usr/bin:/sbin:/bin pfexec vmadm get"
+        b"LC_ALL=C PATH='/my tools:/b':\"$PATH\":/usr/sbin:/usr/bin:/sbin:/bin:/opt/custom/bin "
+        b"pfexec vmadm get"
     )
 
 

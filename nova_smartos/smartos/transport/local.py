@@ -19,8 +19,8 @@ from nova_smartos.smartos.transport import process
 
 LOG = logging.getLogger(__name__)
 
-#: Where SmartOS keeps its tools, for a service whose PATH lacks them.
-SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+#: Where SmartOS keeps its tools, and operators theirs, for a service whose PATH lacks them.
+SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/opt/custom/bin"
 # A killed process ends at once, unless the kernel or another user holds it.
 _REAP_SECONDS = 5.0
 
@@ -120,12 +120,13 @@ class _LocalProcess(process.Running):
                 raise BrokenPipeError("the command ended")
             try:
                 written = self._in.write(data[: process.CHUNK])
+                waits = written is None and self._ready(self._in)
             except ValueError:
                 raise BrokenPipeError("standard input is closed") from None
             if written is not None:
                 self.limit.moved()
                 return written
-            if not self._ready(self._in) and self._popen.poll() is not None:
+            if not waits and self._popen.poll() is not None:
                 raise BrokenPipeError("the command ended")
 
     def close_stdin(self) -> None:
@@ -144,10 +145,13 @@ class _LocalProcess(process.Running):
 
     def kill(self) -> None:
         if self._popen.returncode is None:
-            # Gone already, or another user's since it went through pfexec: then closing its
-            # streams is all that can be done.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            try:
                 os.killpg(self._popen.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            except PermissionError:
+                # another user's since it went through pfexec: the end of its input may end it
+                self.close_stdin()
 
     def dispose(self) -> None:
         if self._popen.poll() is None:

@@ -95,6 +95,18 @@ def assignments(words: list[str]) -> dict[str, str]:
     return found
 
 
+def exclusions(words: list[str], given: Mapping[str, str]) -> list[str]:
+    """Property arguments beside assignments; ValueError carries zfs's reason."""
+    found: list[str] = []
+    for word in words:
+        if "=" in word:
+            raise ValueError("invalid character '=' in property argument")
+        if word in found or word in given:
+            raise ValueError(f"property '{word}' specified multiple times")
+        found.append(word)
+    return found
+
+
 def count(operands: list[str], *missing: str) -> None:
     """Refuse fewer or more operands than have a text for their absence."""
     if len(operands) < len(missing):

@@ -2,7 +2,11 @@
 """zfs send and zfs receive."""
 
 import contextlib
+import io
+import threading
 import time
+import typing
+from collections.abc import Iterator
 
 from smartos_emulator import call as call_module
 from smartos_emulator.storage import errors, model, names, sending, units
@@ -125,8 +129,58 @@ def _send(
     if given.has("v") or given.has("P"):
         _describe(call, given, parts)
     if not given.has("n"):
-        storage.send_parts(parts, package, call.stdout)
+        counted = _Counted(call, parsable=given.has("P"))
+        with counted.told() if given.has("v") else contextlib.nullcontext():
+            out = typing.cast(typing.BinaryIO, counted)
+            storage.send_parts(parts, package, out, begin=counted.begin)
     return 0
+
+
+class _Counted(io.RawIOBase):
+    """What goes to the tool's standard output; how much, it can tell every second."""
+
+    def __init__(self, call: call_module.Call, *, parsable: bool) -> None:
+        self._call = call
+        self._parsable = parsable
+        self._snapshot = ""
+        self._bytes = 0
+
+    def begin(self, snapshot: str) -> None:
+        """Note that another snapshot begins."""
+        self._snapshot, self._bytes = snapshot, 0
+
+    def write(self, data: typing.Any) -> int:
+        self._bytes += len(data)
+        return self._call.stdout.write(data)
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Print to standard error how much has gone, for as long as this lasts."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._tell, args=(ended,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _tell(self, ended: threading.Event) -> None:
+        titled = ""
+        while not ended.wait(1 / self._call.node.clock.speed):
+            when, size = time.strftime("%H:%M:%S"), self._bytes
+            line = f"{when}\t{size}\t{self._snapshot}\n"
+            if not self._parsable:
+                line = f"{when}   {units.nice(size):>5}   {self._snapshot}\n"
+                if titled != self._snapshot:
+                    line = f"TIME        SENT   SNAPSHOT\n{line}"
+            titled = self._snapshot
+            try:
+                self._call.err(line)
+            except BrokenPipeError:
+                # SIGPIPE ends the process, whatever else it does
+                self._call.cancelled.set()
+                return
 
 
 def _describe(call: call_module.Call, given: options.Options, parts: list[sending.Part]) -> None:
@@ -163,6 +217,7 @@ def receive(call: call_module.Call, words: list[str]) -> int:
         raise usage.Wrong("invalid option combination: -d and -e are mutually exclusive")
     try:
         props = options.assignments(given.all("o"))
+        exclude = options.exclusions(given.all("x"), props)
     except ValueError as error:
         raise usage.Wrong(str(error)) from None
     options.count(given.operands, "snapshot")
@@ -187,7 +242,7 @@ def receive(call: call_module.Call, words: list[str]) -> int:
         unmounted=given.has("u"),
         resumable=given.has("s"),
         force=given.has("F"),
-        exclude=given.all("x"),
+        exclude=exclude,
         set=props,
         tail=tail,
         origin=origin,

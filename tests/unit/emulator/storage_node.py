@@ -8,7 +8,7 @@ import types
 import typing
 
 from smartos_emulator import call as call_module
-from smartos_emulator import storage
+from smartos_emulator import clock, storage
 from smartos_emulator.tools import zfs, zpool
 
 _TOOLS = {"zfs": zfs.main, "zpool": zpool.main}
@@ -37,7 +37,7 @@ def make(directory: pathlib.Path, **options: typing.Any) -> storage.Storage:
 def run(pool: storage.Storage, *argv: str, stdin: bytes = b"") -> Result:
     """Run a tool as the daemon does."""
     out, err = _Kept(), _Kept()
-    node = typing.cast(typing.Any, types.SimpleNamespace(storage=pool))
+    node = typing.cast(typing.Any, types.SimpleNamespace(storage=pool, clock=clock.Clock(1.0)))
     call = call_module.Call(list(argv), node, {}, "/", io.BytesIO(stdin), out, err)
     status = call.serve(_TOOLS[argv[0]])
     raw = out.getvalue()

@@ -158,6 +158,15 @@ def test_get_columns_sources_and_everything(pool, zfs):
             ["receive", "-d", "-e", "x"],
             "invalid option combination: -d and -e are mutually exclusive",
         ),
+        (
+            ["receive", "-o", "zoned=on", "-x", "zoned", "x"],
+            "property 'zoned' specified multiple times",
+        ),
+        (
+            ["receive", "-x", "quota", "-x", "quota", "x"],
+            "property 'quota' specified multiple times",
+        ),
+        (["receive", "-x", "quota=1G", "x"], "invalid character '=' in property argument"),
     ],
 )
 def test_wrong_usage_is_explained_and_ends_with_2(zfs, argv, text):
