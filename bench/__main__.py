@@ -31,7 +31,12 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     found = report.Report(arguments[0])
-    importlib.import_module(f"bench.{found.name.replace('-', '_')}").run(found)
+    try:
+        importlib.import_module(f"bench.{found.name.replace('-', '_')}").run(found)
+    except BaseException:
+        # hours may have gone into what there is already
+        print(found.table() if found.figures else "", end="", flush=True)
+        raise
     folder = pathlib.Path("build/bench")
     folder.mkdir(parents=True, exist_ok=True)
     found.write(folder / f"{found.name}.json")

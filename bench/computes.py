@@ -41,6 +41,8 @@ _TABLES = {
 #: Copies have numbers from here on.
 _FIRST = 1_000_000
 _BATCH = 500
+#: How long a nova-compute may take to start: Nova looks at each of its instances.
+_START_SECONDS = 900.0
 
 CONF = nova.conf.CONF
 
@@ -171,6 +173,7 @@ def _run(cloud: model.Cloud, host: str) -> None:
 
 def restart(cloud: model.Cloud, host: str) -> None:
     """End a nova-compute, and start it again as it was."""
+    services.SECONDS = _START_SECONDS
     processes.stop(cloud.base, which=lambda process: process.service == f"nova-compute-{host}")
     if host == clouds.OURS:
         up.compute(cloud, host)

@@ -19,8 +19,20 @@ def vms(answer: str, uuid: str, name: str, crowd: Mapping[str, str]) -> str:
     """What `vmadm lookup -j` says, with copies of a VM whose instance has this name."""
     (vm,) = [each for each in json.loads(answer) if each["uuid"] == uuid]
     text = json.dumps(vm)
-    many = (text.replace(uuid, each).replace(name, own) for each, own in crowd.items())
+    many = (_copy(text, uuid, name, each, own) for each, own in crowd.items())
     return f"[{','.join([text, *many])}]\n"
+
+
+def event(line: str, uuid: str, name: str, crowd: Mapping[str, str]) -> str:
+    """A line of `vmadm events -jr`: the first one tells of all VMs."""
+    told = json.loads(line)
+    if told["type"] != "ready":
+        return line
+    text = json.dumps(told["vms"][uuid])
+    told["vms"] |= {
+        each: json.loads(_copy(text, uuid, name, each, own)) for each, own in crowd.items()
+    }
+    return json.dumps(told) + "\n"
 
 
 def datasets(answer: str, uuid: str, name: str, crowd: Mapping[str, str]) -> str:
@@ -51,13 +63,27 @@ def hide(node: pathlib.Path) -> None:
 
 
 def answer(node: str, tool: str, words: list[str]) -> None:
-    """Be a tool of the node: one that lists the VMs and their datasets, or its own."""
-    own = pathlib.Path(node, _OWN, tool)
-    if words[:2] not in (["lookup", "-j"], ["list", "-Hp"]):
+    """Be a tool of the node: one that tells of the VMs and their datasets, or its own."""
+    own = str(pathlib.Path(node, _OWN, tool))
+    uuid, name, crowd = json.loads(pathlib.Path(node, _KNOWN).read_text())
+    if words == ["events", "-jr"]:
+        with subprocess.Popen([own, *words], stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout or ():
+                print(event(line, uuid, name, crowd), end="", flush=True)
+        sys.exit(process.returncode)
+    asked = words[1] if words[0] == "get" and tool == "vmadm" and words[1] in crowd else None
+    if asked is None and words[:2] not in (["lookup", "-j"], ["list", "-Hp"]):
         os.execv(own, [tool, *words])
+    words = ["get", uuid] if asked else words
     done = subprocess.run([own, *words], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(done.returncode)
+    if asked is not None:
+        sys.stdout.write(_copy(done.stdout, uuid, name, asked, crowd[asked]))
+        return
     many = vms if tool == "vmadm" else datasets
-    uuid, name, crowd = json.loads(pathlib.Path(node, _KNOWN).read_text())
     sys.stdout.write(many(done.stdout, uuid, name, crowd))
+
+
+def _copy(text: str, uuid: str, name: str, other: str, own: str) -> str:
+    return text.replace(uuid, other).replace(name, own)

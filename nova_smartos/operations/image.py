@@ -48,8 +48,11 @@ _PERSONAL = (
     exception.InstanceNotFound,
     exception.UnexpectedTaskStateError,
 )
-_STAGED = re.compile(
-    r"image-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-[0-9a-f]+(?:\.json|\.zfs)?"
+#: How the names begin of what is staged for an image from Glance, and from another node.
+STAGED, MOVING = "image", "moving"
+_LEFT = re.compile(
+    rf"({STAGED}|{MOVING})"
+    r"-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-[0-9a-f]+(?:\.json|\.zfs)?"
 )
 # Of datasets with what strangers have written.
 _SAFE = {"devices": "off", "exec": "off", "setuid": "off"}
@@ -79,7 +82,8 @@ class Images:
             # what is staged is a tenant's bytes
             quota = str(self._options.staging_quota_gb * _GIB)
             self._gz.zfs.create(files.DATASET, {"quota": quota, "compression": "lz4", **_SAFE})
-        self._sweep()
+        self._distrust()
+        self._sweep(STAGED, MOVING)
         self._listed()
 
     @spans.step
@@ -128,7 +132,8 @@ class Images:
         imgadm itself deletes none that has clones, however new they are. A VM that moved here whole
         is no clone, yet its next move brings the image that it names.
         """
-        self._sweep()
+        # what moves from other nodes bring is in use by their nova-computes
+        self._sweep(STAGED)
         named = self._named()
         deleted = []
         for each in self._listed():
@@ -227,7 +232,7 @@ class Images:
         self._check(wanted, record, asker.image_meta)
         origin = self._origin(wanted, asker)
         LOG.info("Image %s comes to the node as %s", wanted.glance_id, wanted.uuid)
-        name = f"image-{wanted.uuid}-{secrets.token_hex(4)}"
+        name = f"{STAGED}-{wanted.uuid}-{secrets.token_hex(4)}"
         with contextlib.ExitStack() as staged:
             with download.Download(
                 functools.partial(
@@ -257,13 +262,14 @@ class Images:
             text = io.BytesIO(json.dumps(document).encode())
             manifest_path = self._gz.files.write(f"{name}.json", text)
             self._install(wanted, manifest_path, f"{files.FOLDER}/{name}.zfs")
-        if wanted.format == manifest.ZFS:
-            try:
-                self._check_dataset(wanted, origin)
-            except Exception:
-                # what is not seen to be right must not be found and used later
-                self._discard_image(wanted.uuid)
-                raise
+            if wanted.format == manifest.ZFS:
+                # while it is staged still, which tells those who start later that nobody has looked
+                try:
+                    self._check_dataset(wanted, origin)
+                except BaseException:
+                    # what is not seen to be right must not be found and used later
+                    self._discard_image(wanted.uuid)
+                    raise
 
     def _named(self) -> set[str]:
         """The uuids of the images that the node's VMs say they are made of."""
@@ -439,8 +445,9 @@ class Images:
         return image
 
     def _install(self, wanted: manifest.Wanted, manifest_path: str, file_path: str) -> None:
-        # imgadm does not take over what an earlier, killed one has left
-        with contextlib.suppress(errors.NotFound):
+        # imgadm does not take over what an earlier, killed one has left; what another one receives
+        # is busy, and its lock makes ours wait
+        with contextlib.suppress(errors.InvalidState, errors.NotFound):
             self._gz.zfs.destroy(_partial(wanted.uuid), recursive=True)
         try:
             try:
@@ -588,19 +595,41 @@ class Images:
                 raise _unacceptable(wanted.glance_id, str(error)) from error
             return self._stage_dataset(staged, name)
 
-    def _sweep(self) -> None:
-        """Remove what imports that no longer run have left."""
+    def _distrust(self) -> None:
+        """Delete what a process that was killed may have installed, and not looked at.
+
+        Who uses an image got it from one who had.
+        """
+        unseen = {each[2] for each in self._leftovers(STAGED)}
+        if not unseen:
+            return
+        used = self._named()
+        for each in self._listed():
+            uuid = each.manifest.uuid
+            if uuid in unseen and not each.clones and uuid not in used:
+                LOG.info("Image %s goes: its import did not end", uuid)
+                self._delete(uuid)
+
+    def _leftovers(self, *kinds: str) -> Iterator[re.Match[str]]:
+        """What is staged for imports that no longer run here."""
         datasets = self._gz.zfs.list(files.DATASET, types=("filesystem", "volume"), depth=1)
         staged = {each.name.rpartition("/")[2] for each in datasets} | set(self._gz.files.list())
         for name in sorted(staged):
-            found = _STAGED.fullmatch(name)
+            found = _LEFT.fullmatch(name)
+            if found is None or found[1] not in kinds:
+                continue
             with self._guard:
-                leftover = found is not None and found[1] not in self._flights
-            if found is not None and leftover:
-                LOG.info("%s is left over from an import that did not end", name)
-                self._discard_dataset(_partial(found[1]))
-                self._discard_dataset(f"{files.DATASET}/{name}")
-                self._discard(name)
+                runs = found[2] in self._flights
+            if not runs:
+                yield found
+
+    def _sweep(self, *kinds: str) -> None:
+        """Remove what imports that no longer run have left."""
+        for found in self._leftovers(*kinds):
+            LOG.info("%s is left over from an import that did not end", found[0])
+            self._discard_dataset(_partial(found[2]))
+            self._discard_dataset(f"{files.DATASET}/{found[0]}")
+            self._discard(found[0])
 
     def _trusts(self, record: Mapping[str, Any]) -> bool:
         trusted = self._options.trusted_image_owners

@@ -317,7 +317,7 @@ def _bring_image(moving: transfer.Transfer, uuid: str) -> None:
     document = dict(source.imgadm.get(uuid, zpool=image.POOL).manifest.document)
     # all of it is sent, and the target need not have another one
     document.pop("origin", None)
-    name = f"image-{uuid}-{secrets.token_hex(4)}"
+    name = f"{image.MOVING}-{uuid}-{secrets.token_hex(4)}"
     LOG.info("VM %s: its image %s goes before it", moving.uuid, uuid)
     with contextlib.ExitStack() as staged:
         staged.callback(_discard, target, name)

@@ -63,6 +63,8 @@ def custom(tmp_path: pathlib.Path) -> pathlib.Path:
             while read -r name property value; do
                 [ "$name $property" != "$6 $5" ] || {{ echo "$value"; exit; }}
             done < {tmp_path}/props
+            [ ! -e {tmp_path}/silent ] || exit 1
+            echo "cannot open '$6': dataset does not exist" >&2
             exit 1
             ;;
         esac
@@ -160,6 +162,22 @@ def test_a_filesystem_by_the_name_of_a_disk_does_not_stay(custom: pathlib.Path, 
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_where_zfs_does_not_answer_nothing_is_received(custom: pathlib.Path, shell: str) -> None:
+    (custom / "silent").touch()
+    for words in ALLOWED:
+        assert refused(
+            receive(custom, f"zfs receive {words}", shell), "zfs does not say what zones"
+        )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_name_of_an_image_is_not_taken(custom: pathlib.Path, shell: str) -> None:
+    (custom / "var/imgadm/images").mkdir(parents=True)
+    (custom / f"var/imgadm/images/zones-{VM}.json").touch()
+    assert refused(receive(custom, f"zfs receive {ALLOWED[0]}", shell), f"{VM} is an image")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_the_tenants_datasets_are_zoned(custom: pathlib.Path, shell: str) -> None:
     (custom / "props").write_text("")
     done = receive(custom, f"zfs receive {ALLOWED[4]}", shell)
@@ -219,6 +237,10 @@ def test_a_node_whose_vms_it_cannot_see_takes_nothing(custom: pathlib.Path, shel
                 "*",
             )
         ),
+        # ps would not show the mark
+        f"zfs receive -u {OWN} {MARK} zones/{VM}",
+        f"zfs receive -u -u -u -u -u {MARK} {OWN} zones/{VM}",
+        f"zfs receive {MARK} -u {OWN} zones/{VM}",
     ],
 )
 def test_the_key_of_a_node_is_for_nothing_else(custom: pathlib.Path, shell: str, line: str) -> None:
@@ -461,7 +483,7 @@ def test_a_filesystem_does_not_pass_for_a_disk(pair: Pair) -> None:
     disk = f"{pair.name}-disk0"
     received = pair.target.zfs.receiving(disk, properties={transfer.COPY: pair.uuid})
     with (
-        pytest.raises(errors.ToolError, match="was no disk"),
+        pytest.raises(errors.ToolError, match="is not seen to be a disk"),
         pair.source.direct.send(pair.address, sent, received) as stream,
     ):
         list(stream.lines())

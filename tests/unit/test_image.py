@@ -12,6 +12,7 @@ import io
 import json
 import lzma
 import pathlib
+import subprocess
 import tarfile
 import threading
 import time
@@ -1072,7 +1073,8 @@ def test_killed_before_any_command_of_an_import(place: Place, stream: bytes, *, 
 def test_only_our_own_leftovers_are_removed(place: Place) -> None:
     """An operator's import that runs, or was killed, is not ours."""
     ours, foreign = str(uuid.uuid5(uuid.NAMESPACE_DNS, "x")), str(uuid.uuid4())
-    place.node.files.write(f"image-{ours}-0a1b2c3d", io.BytesIO(b"x"))
+    for name in (f"image-{ours}-0a1b2c3d", f"moving-{ours}-0a1b2c3d.json"):
+        place.node.files.write(name, io.BytesIO(b"x"))
     place.node.files.write(f"drive-{foreign}.iso", io.BytesIO(b"x"))
     for each in (ours, foreign):
         place.node.zfs.create(f"zones/{each}-partial")
@@ -1084,6 +1086,91 @@ def test_only_our_own_leftovers_are_removed(place: Place) -> None:
     finally:
         place.node.files.delete(f"drive-{foreign}.iso")
         place.node.zfs.destroy(f"zones/{foreign}-partial")
+
+
+def test_what_another_nova_compute_brings_is_left_to_it(place: Place) -> None:
+    """A server moves here with its image, and the one who brings that has long to go."""
+    uuid_ = str(uuid.uuid4())
+    name, partial = f"moving-{uuid_}-0a1b2c3d", f"zones/{uuid_}-partial"
+    place.node.files.write(name, io.BytesIO(b"x"))
+    place.node.zfs.create(partial)
+    place.images.expire(0)
+    assert place.node.files.list() == [name]
+    assert partial in place.datasets()
+    place.restart()
+    place.clean()
+
+
+def test_what_nobody_has_looked_at_is_not_used_later(place: Place, stream: bytes) -> None:
+    """A process was killed when imgadm had installed a stream that is not what it says."""
+    wanted = place.glance.add(stream, {"smartos_image_type": "zvol", "smartos_image_size": "64"})
+    uuid_ = manifest.wanted(*place.glance.asked(wanted)).uuid
+    killed = False
+
+    def kill(argv: tuple[str, ...]) -> None:
+        nonlocal killed
+        killed = killed or argv[:2] == ("zfs", "get") and uuid_ in argv[-1]
+        if killed:
+            raise Killed
+
+    place.carrier.before = kill
+    with pytest.raises(Killed):
+        place.ensure(wanted)
+    place.carrier.before = lambda argv: None
+    assert uuid_ in {each.manifest.uuid for each in place.node.imgadm.list()}
+    place.restart()
+    with pytest.raises(exception.ImageUnacceptable, match="its stream holds a filesystem"):
+        place.ensure(wanted)
+    assert uuid_ not in {each.manifest.uuid for each in place.node.imgadm.list()}
+    place.clean()
+
+
+def test_what_is_used_is_trusted(place: Place, stream: bytes) -> None:
+    """Its files could not be removed, and then servers were made of it."""
+    used = place.ensure(place.glance.add(stream, STREAM)).uuid
+    unused = place.ensure(place.glance.add(stream, STREAM)).uuid
+    for each in (used, unused):
+        place.node.files.write(f"image-{each}-0a1b2c3d.zfs", io.BytesIO(b"x"))
+    clone = f"zones/{uuid.uuid4()}"
+    place.node.zfs.clone(f"zones/{used}@final", clone)
+    try:
+        place.restart()
+        known = {each.manifest.uuid for each in place.node.imgadm.list()}
+        assert used in known and unused not in known
+        place.clean()
+    finally:
+        place.node.zfs.destroy(clone)
+
+
+def test_another_imgadm_receives_the_image(place: Place, stream: bytes) -> None:
+    """A server that moves here brings it at this moment; ours waits for imgadm's lock."""
+    wanted = place.glance.add(stream, STREAM)
+    partial = f"zones/{manifest.wanted(*place.glance.asked(wanted)).uuid}-partial"
+    zfs = f"{place.emulated.tools}/zfs"
+    other: list[subprocess.Popen[bytes]] = []
+
+    def meddle(argv: tuple[str, ...]) -> None:
+        if argv[:2] == ("zfs", "destroy") and partial in argv:
+            pipe = subprocess.PIPE
+            receiver = subprocess.Popen([zfs, "receive", partial], stdin=pipe, stderr=pipe)
+            other.append(receiver)
+            assert receiver.stdin is not None
+            receiver.stdin.write(stream[: len(stream) // 2])
+            receiver.stdin.flush()
+            waits.until(lambda: "busy" in _refused(zfs, "destroy", partial))
+        elif argv[:2] == ("imgadm", "install"):
+            other[0].communicate(timeout=30)
+
+    place.carrier.before = meddle
+    made = place.ensure(wanted)
+    assert f"zones/{made.uuid}-partial" == partial
+    assert other[0].returncode != 0
+    place.clean()
+
+
+def _refused(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    return done.stderr
 
 
 def test_a_killed_imgadm_is_in_nobodys_way(place: Place, stream: bytes) -> None:
