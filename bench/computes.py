@@ -17,6 +17,7 @@ from typing import Any
 # first, as Nova decides here how its threads are made
 import nova.cmd.compute
 import nova.conf
+import nova.virt.node
 import pymysql
 import pymysql.cursors
 from nova import context, objects
@@ -55,6 +56,14 @@ class WaitingDriver(fake.FakeDriver):  # type: ignore[misc]
         # those that it had before it was started again
         for each in objects.InstanceList.get_by_host(context.get_admin_context(), host):
             self.instances[each.uuid] = fake.FakeInstance(each.name, each.power_state, each.uuid)
+
+    def get_nodenames_by_uuid(self, refresh: bool = False) -> dict[str, str]:
+        # the fake driver's own is another one in each process
+        return {str(nova.virt.node.get_local_node_uuid()): self.get_available_nodes()[0]}
+
+    def get_available_resource(self, nodename: str) -> dict[str, Any]:
+        found = super().get_available_resource(nodename)
+        return {**found, "uuid": str(nova.virt.node.get_local_node_uuid())}
 
     def spawn(self, *arguments: Any, **named: Any) -> None:
         super().spawn(*arguments, **named)

@@ -2,7 +2,6 @@
 """The node as Nova's compute node: who it is, and what it has."""
 
 import dataclasses
-import datetime
 import math
 import os
 import threading
@@ -86,8 +85,7 @@ class Host:
     def resources(self) -> dict[str, Any]:
         """What the node has and what of it is in use, after a fresh look at its pool."""
         found = self.refresh()
-        now = datetime.datetime.now(datetime.UTC)
-        return inventory.resources(self.facts, found.storage, found.machines, now)
+        return inventory.resources(self.facts, found.storage, found.machines)
 
     def inventory(self, known: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
         """Placement's inventory, from the last reading; `known` is what Placement has of it."""
