@@ -38,9 +38,10 @@ SHORT_SECONDS = 5.0
 MOST_ROUNDS = 4
 
 _GIB = 2**30
-# What the other node's own files must not depend on, whatever a stream says; etc/smartos-direct
-# wants the same.
-_SHARED = ("sharenfs", "sharesmb")
+# What a copy does not get: its stream has it, or the other node's own files would depend on it.
+_STREAMED = frozenset({"volblocksize", "volsize"})
+_SHARED = frozenset({"sharenfs", "sharesmb", "zoned"})
+_MOUNTED = frozenset({"canmount", "mountpoint"})
 _REST = frozenset({vms.State.RUNNING, vms.State.STOPPED})
 _UNTOLD = frozenset(
     {"customer_metadata", "filesystems", "internal_metadata", "nics", "snapshots", "tags"}
@@ -200,11 +201,13 @@ class _Rounds:
         self._tops = tops
         self._name = f"{trail.SNAPSHOT}{move.migration[:8]}"
         self._number = 0
+        self._own: dict[str, dict[str, str | None]] = {}
 
     def while_it_runs(self, running: bool) -> None:
         """Send all; of a VM that runs what it changes meanwhile too, until that is little."""
         for _ in range(MOST_ROUNDS):
             began = time.monotonic()
+            self._own.clear()
             self._go()
             if not running or time.monotonic() - began < SHORT_SECONDS:
                 return
@@ -223,6 +226,7 @@ class _Rounds:
                 # a guest, or an operator, has destroyed it meanwhile
                 with contextlib.suppress(errors.NotFound):
                     self._moving.target.zfs.destroy(each.name, recursive=True)
+        self._delegate(wanted)
 
     def _go(self) -> list[transfer.Part]:
         self._moving.check()
@@ -236,7 +240,7 @@ class _Rounds:
             if at:
                 lines[name] = (*lines.get(name, ()), snapshot)
         parts = [
-            _part(each, lines[each.name], self._tops, self._moving.uuid)
+            transfer.Part(each.name, lines[each.name], each.origin, self._properties(each))
             for each in listed
             if lines.get(each.name, ("",))[-1] == short
         ]
@@ -244,31 +248,44 @@ class _Rounds:
             self._moving.bring(part)
         return parts
 
+    def _properties(self, dataset: zfs.Dataset) -> dict[str, str]:
+        """Those of the copy."""
+        name = dataset.name
+        if name not in self._own:
+            self._own[name] = self._moving.source.zfs.own(name)
+        # the mark first, for ps shows no more than the beginning
+        properties = {transfer.COPY: self._moving.uuid}
+        without = _STREAMED | _SHARED
+        if self._is_delegated(name):
+            # a zone's dataset gets no mountpoint from outside: first that, then the zone, and the
+            # node itself never mounts it
+            properties["canmount"] = "noauto"
+        else:
+            without |= _MOUNTED
+        if name in self._tops:
+            without |= frozenset(trail.LIMITS)
+        for key, value in self._own[name].items():
+            if key not in without and value is not None:
+                properties.setdefault(key, value)
+        return properties
+
+    def _delegate(self, names: Iterable[str]) -> None:
+        """Make the tenant's datasets the zone's, and theirs to mount."""
+        there = self._moving.target.zfs
+        for name in sorted(filter(self._is_delegated, names)):
+            if name == f"{self._tops[0]}/data":
+                # all below inherits it
+                there.set(name, {"zoned": "on"})
+            there.set(name, {"canmount": self._own[name].get("canmount") or "on"})
+
+    def _is_delegated(self, name: str) -> bool:
+        data = f"{self._tops[0]}/data"
+        return name == data or name.startswith(f"{data}/")
+
     def _listed(self, gz: node.Node) -> list[zfs.Dataset]:
         """All of the VM's datasets and snapshots, parents first and the oldest first."""
         types = ("filesystem", "volume", "snapshot")
         return gz.zfs.list(*self._tops, types=types, recursive=True)
-
-
-def _part(
-    dataset: zfs.Dataset, snapshots: tuple[str, ...], tops: Sequence[str], uuid: str
-) -> transfer.Part:
-    exclude: tuple[str, ...] = ()
-    properties = {transfer.COPY: uuid}
-    data = f"{tops[0]}/data"
-    if dataset.type == "volume":
-        pass
-    elif dataset.name == data:
-        # all below inherits it: the node itself never mounts a tenant's datasets
-        properties["zoned"] = "on"
-        exclude = _SHARED
-    elif dataset.name.startswith(f"{data}/"):
-        exclude = (*_SHARED, "zoned")
-    else:
-        exclude = (*_SHARED, "zoned", "canmount", "mountpoint")
-        if dataset.name in tops:
-            exclude += trail.LIMITS
-    return transfer.Part(dataset.name, snapshots, dataset.origin, exclude, properties)
 
 
 def _check(vm: vms.Vm) -> None:
@@ -322,7 +339,7 @@ def _bring_image(moving: transfer.Transfer, uuid: str) -> None:
     with contextlib.ExitStack() as staged:
         staged.callback(_discard, target, name)
         with source.zfs.send(f"{image.POOL}/{uuid}@final") as stream:
-            data = image.Counted(stream)
+            data = image.Counted(transfer.Plain(stream, f"image {uuid}"))
             path = target.files.write(name, data)
         document["files"] = [
             {"sha1": data.sha1.hexdigest(), "size": data.size_bytes, "compression": "none"}

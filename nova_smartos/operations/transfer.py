@@ -5,6 +5,9 @@ Neither node needs to reach the other, and none listens: two commands run, `zfs 
 receive` there, and what the second does not take yet the first does not give. What a link that
 breaks has brought is kept, and the rest follows. Where an operator lets the nodes reach each other
 by SSH, it is one command here, and the bytes go from node to node.
+
+A stream is of one snapshot, plain: one of several, or with properties, says itself where it goes,
+and zfs follows it wherever that is. What a dataset has of properties is read here and set there.
 """
 
 import contextlib
@@ -28,8 +31,6 @@ FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 10.0
 #: How long a command on the target may go on that nobody awaits any more.
 STILL_SECONDS = 60.0
-#: How many snapshots go in one stream: of one that takes no second `zfs send -v` tells nothing.
-SNAPSHOTS = 50
 
 _LOOK_SECONDS = 0.5
 _PROGRESS_SECONDS = 10.0
@@ -47,17 +48,19 @@ class Ended(errors.SmartOSError):
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A dataset with its snapshots, the oldest first, and what its copy gets of its properties."""
+    """A dataset with its snapshots, the oldest first, and the properties of its copy."""
 
     name: str
     snapshots: tuple[str, ...]
     origin: str | None = None
-    exclude: tuple[str, ...] = ()
     properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-class _Stream(Protocol):
+class _Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
+
+
+class _Stream(_Readable, Protocol):
     def kill(self) -> None: ...
 
 
@@ -175,12 +178,8 @@ class Transfer:
         if there.snapshots and not common:
             self._drop(part.name)
         base = f"{part.name}@{common[-1]}" if common else self._origin(part)
-        lacking = part.snapshots[part.snapshots.index(common[-1]) + 1 if common else 0 :]
-        # a stream that builds on nothing carries no more than one
-        short = lacking[: SNAPSHOTS if base else 1][-1]
-        words = source.sending(
-            f"{part.name}@{short}", base=base, intermediates=base is not None, properties=True
-        )
+        short = part.snapshots[part.snapshots.index(common[-1]) + 1 if common else 0]
+        words = source.sending(f"{part.name}@{short}", base=base)
         return self._carry(part, words, short, force=bool(common))
 
     def _carry(
@@ -223,7 +222,7 @@ class Transfer:
     def _pour(self, part: Part, stream: _Stream, *, force: bool) -> None:
         with self._ending(stream):
             try:
-                paced = _Paced(self, stream, part.name)
+                paced = _Paced(self, Plain(stream, part.name), part.name)
                 self.target.zfs.receive(paced, part.name, **self._taking(part, force))
             except errors.SmartOSError:
                 # a stream that was killed fails in its own words
@@ -252,7 +251,6 @@ class Transfer:
     def _taking(self, part: Part, force: bool) -> dict[str, Any]:
         """How the target receives a part."""
         return {
-            "exclude": part.exclude,
             "force": force,
             "properties": part.properties,
             "resumable": True,
@@ -284,7 +282,7 @@ class Transfer:
 class _Paced:
     """A stream that is read no faster than its transfer may go, and ends with it."""
 
-    def __init__(self, transfer: Transfer, stream: _Stream, name: str) -> None:
+    def __init__(self, transfer: Transfer, stream: _Readable, name: str) -> None:
         self._transfer = transfer
         self._stream = stream
         self._name = name
@@ -301,6 +299,25 @@ class _Paced:
         if now - self._told > _PROGRESS_SECONDS:
             self._told = now
             LOG.info("VM %s: %d MiB of %s", self._transfer.uuid, self._came // _MIB, self._name)
+        return data
+
+
+class Plain:
+    """A stream of one snapshot; OutputError before any of another one is passed on."""
+
+    def __init__(self, stream: _Readable, name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._begun = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        if not self._begun:
+            self._begun = True
+            while 0 < len(data) < zfs.START_BYTES and (more := self._stream.read(zfs.START_BYTES)):
+                data += more
+            if len(data) >= zfs.START_BYTES and not zfs.is_plain(data):
+                raise errors.OutputError(f"what is sent of {self._name} is not one snapshot")
         return data
 
 

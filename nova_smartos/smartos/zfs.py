@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import functools
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 
 from nova_smartos.smartos import _tool, errors, records, transport
@@ -92,6 +93,8 @@ class Usage:
 _USAGE = "name used usedbydataset usedbysnapshots logicalused compressratio quota volsize".split()
 
 # No mountpoint: a tenant sets that of a delegated dataset, and it may hold tabs and lines.
+#: So many bytes of a stream is_plain() needs.
+START_BYTES = 24
 _COLUMNS = (
     "name type creation used available referenced quota refquota refreservation volsize origin"
 ).split()
@@ -174,6 +177,12 @@ class Zfs(_tool.Tool):
         flags += ["-d", str(int(depth))] if depth is not None else []
         operands = [self._any(name) for name in names]
         return self._read(_datasets, "list", "-Hp", "-o", ",".join(_COLUMNS), *flags, *operands)
+
+    def own(self, dataset: str) -> dict[str, str | None]:
+        """zfs get -Hp -o property,value -s local,received all DATASET: what it has of its own."""
+        flags = ("-o", "property,value", "-s", "local,received")
+        parser = functools.partial(_values, frozenset())
+        return self._read(parser, "get", "-Hp", *flags, "all", self._dataset(dataset))
 
     def promote(self, dataset: str) -> None:
         """zfs promote DATASET"""
@@ -389,6 +398,15 @@ def _dataset(values: Sequence[str]) -> Dataset:
 
 def _datasets(output: str) -> list[Dataset]:
     return _tool.table(_dataset, len(_COLUMNS))(output)
+
+
+def is_plain(start: bytes) -> bool:
+    """Whether a stream that begins so is of one snapshot, without properties: zfs send SNAPSHOT.
+
+    Any other one tells zfs receive where its parts belong.
+    """
+    record, _, magic, version = struct.unpack_from("<IIQQ", start)
+    return (record, magic, version & 3) == (0, 0x2F5BACBAC, 1)
 
 
 def _is_users(name: str) -> bool:

@@ -10,13 +10,17 @@ from typing import Any, BinaryIO
 
 from smartos_emulator.storage import errors
 
-MAGIC = b"\x89SEZS1\r\n"
 BLOCK = 128 << 10
 _HEAD = struct.Struct(">cII")
 _OFFSET = struct.Struct(">Q")
 _SPAN = struct.Struct(">QQ")
-# A real stream's first record has this many bytes; less than that is no header at all.
-_REAL_HEADER = 312
+# The first record of a real stream: its type and length, a magic number, the version and kind, the
+# time, the kind of the dataset, flags, the snapshot's number and the base's, the snapshot's name.
+_START = struct.Struct("<IIQQQIIQQ256s")
+_START_MAGIC = 0x2F5BACBAC
+_PLAIN, _COMPOUND = 1, 2
+_KINDS = {"filesystem": 2, "volume": 3}
+_FLAG_CLONE = 1
 _MAX_RECORD = 64 << 20
 
 BEGIN, NODE, DATA, HOLE, REMOVE, STATUS, BOOKED, END = (
@@ -44,8 +48,9 @@ class Writer:
         self.written = 0
 
     def begin(self, header: dict[str, Any]) -> None:
+        """A real stream's first record, and ours, which says more."""
         self._sum = 0
-        self._send(MAGIC)
+        self._send(_start(header))
         self.document(BEGIN, header)
 
     def document(self, kind: bytes, value: dict[str, Any]) -> None:
@@ -75,15 +80,11 @@ class Reader:
 
     def header(self) -> dict[str, Any]:
         """The header of the stream that starts here."""
-        start = self._some(len(MAGIC))
-        if start != MAGIC:
-            whole = start + self._some(_REAL_HEADER - len(start))
-            why = (
-                "invalid stream (bad magic number)"
-                if len(whole) == _REAL_HEADER
-                else "failed to read from stream"
-            )
-            raise errors.StorageError("cannot receive", why)
+        start = self._some(_START.size)
+        if len(start) < _START.size:
+            raise errors.StorageError("cannot receive", "failed to read from stream")
+        if _START.unpack(start)[2] != _START_MAGIC:
+            raise errors.StorageError("cannot receive", "invalid stream (bad magic number)")
         self._sum = 0
         try:
             kind, payload = self.record()
@@ -131,6 +132,23 @@ class Reader:
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
+
+
+def _start(header: dict[str, Any]) -> bytes:
+    """What zfs itself looks at: one snapshot, or several of which properties are told."""
+    is_plain = "guid" in header and not header.get("says_properties")
+    return _START.pack(
+        0,
+        0,
+        _START_MAGIC,
+        _PLAIN if is_plain else _COMPOUND,
+        header.get("creation", 0),
+        _KINDS.get(header.get("kind", ""), 0),
+        _FLAG_CLONE if header.get("clone") else 0,
+        header.get("guid", 0),
+        header["from"] if "guid" in header else 0,
+        header.get("to", "").encode()[:255],
+    )
 
 
 def offset(payload: bytes) -> tuple[int, memoryview]:

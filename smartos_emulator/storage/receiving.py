@@ -177,6 +177,8 @@ class Receiving(accepting.Accepting):
             return accepting.Target(
                 dataset, short, dataset.inconsistent, base, doing, not wish.unmounted
             )
+        if dataset is not None:
+            self._refuse_inside(dataset, wish.set, "cannot receive")
         if dataset is not None and base is not None and base.dataset is dataset:
             self._roll_back_to(dataset, base, doing)
             target = accepting.Target(dataset, short, False, base, doing, dataset.mounted)
@@ -205,6 +207,7 @@ class Receiving(accepting.Accepting):
     ) -> model.Dataset:
         kind = header["kind"]
         local = self._parsed(wish.set, kind, "cannot receive", new=True)
+        self._refuse_inside(self.datasets.get(names.parent(name) or ""), local, "cannot receive")
         if kind == "volume":
             local = {"volblocksize": header["volblocksize"], "volsize": header["volsize"], **local}
         dataset = self._new(name, kind, local, doing, base)

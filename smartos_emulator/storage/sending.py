@@ -207,6 +207,8 @@ class Sending(snapshots.Snapshots):
             "from": part.base.guid if part.base else 0,
             "clone": bool(part.base and part.base.dataset is not dataset),
             "resume": list(part.resume) if part.resume else None,
+            # the rest of a stream says no more of them
+            "says_properties": part.properties and not part.resume,
             "props": sent_properties(dataset) if part.properties else {},
             "snapshot_props": {key: value for key, value in snap.props.items() if ":" in key}
             if part.properties

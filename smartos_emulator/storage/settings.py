@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from smartos_emulator.storage import errors, model, names, properties, reading, units
 
 _PLACING = frozenset(("mountpoint", "canmount", "zoned"))
+_INSIDE = ("mountpoint", "sharenfs", "sharesmb")
 Props = Mapping[str, str]
 
 
@@ -54,11 +55,20 @@ class Settings(reading.Reading):
             doing = f"cannot set property for '{name}'"
             parsed = self._parsed(props, node.kind, doing, new=False)
             if isinstance(node, model.Dataset):
+                self._refuse_inside(node, parsed, doing)
                 self._set_on_dataset(node, parsed, doing)
             else:
                 node.props.update(parsed)
                 self.commit(node.dataset)
         self.tell("set", name)
+
+    def _refuse_inside(self, node: model.Dataset | None, parsed: Props, doing: str) -> None:
+        """Where a zone's dataset is mounted or shared only the zone says."""
+        wrong = [prop for prop in _INSIDE if prop in parsed]
+        if wrong and node is not None and self.inherited(node, "zoned") == "on":
+            raise errors.StorageError(
+                doing, f"'{wrong[0]}' cannot be set on dataset in a non-global zone"
+            )
 
     def _set_on_dataset(self, node: model.Dataset, parsed: dict[str, str], doing: str) -> None:
         # volsize first: refreservation=auto is computed from it.

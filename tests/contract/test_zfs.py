@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from nova_smartos.smartos import errors
+from nova_smartos.smartos import errors, zfs
 
 
 @pytest.fixture
@@ -104,6 +104,54 @@ def test_full_and_incremental_streams(target, dataset):
     assert held(target, f"/{copy}/file") == "one"
     target.node.zfs.receive(streamed(target, f"{source}@b", base=f"{source}@a"), copy)
     assert held(target, f"/{copy}/file") == "two"
+
+
+@pytest.mark.known("unverified")
+def test_which_streams_say_where_they_go(target, dataset):
+    """A stream of one snapshot is plain; of several, of a tree, or with properties it is not."""
+    source = f"{dataset}/source"
+    target.node.zfs.create(source)
+    for each in "ab":
+        target.node.zfs.snapshot(f"{source}@{each}")
+    last, base = f"{source}@b", f"{source}@a"
+
+    def is_plain(**options):
+        return zfs.is_plain(streamed(target, last, **options).read(zfs.START_BYTES))
+
+    assert is_plain()
+    assert is_plain(base=base)
+    assert not is_plain(base=base, intermediates=True)
+    assert not is_plain(properties=True)
+    assert not is_plain(replicate=True)
+
+
+@pytest.mark.known("unverified")
+def test_what_a_dataset_does_not_inherit(target, dataset):
+    """zfs get -s local,received tells what was set or received, and nothing else."""
+    source, copy = f"{dataset}/source", f"{dataset}/copy"
+    target.node.zfs.create(source, {"compression": "lz4", "nova:own": "a b"})
+    assert target.node.zfs.own(source) == {"compression": "lz4", "nova:own": "a b"}
+    target.node.zfs.snapshot(f"{source}@a")
+    stream = streamed(target, f"{source}@a", properties=True)
+    target.node.zfs.receive(stream, copy, properties={"atime": "off"})
+    assert target.node.zfs.own(copy) == {
+        "compression": "lz4",
+        "nova:own": "a b",
+        "atime": "off",
+    }
+
+
+@pytest.mark.known("unverified")
+def test_where_a_zones_dataset_is_mounted(target, dataset):
+    """Where a zoned dataset is mounted the global zone cannot say, only before it is zoned."""
+    source = f"{dataset}/source"
+    target.node.zfs.create(source, {"canmount": "noauto"})
+    target.node.zfs.set(source, {"mountpoint": "/nst"})
+    target.node.zfs.set(source, {"zoned": "on"})
+    target.node.zfs.set(source, {"canmount": "on"})
+    with pytest.raises(errors.ToolError, match="cannot be set on dataset in a non-global zone"):
+        target.node.zfs.set(source, {"mountpoint": "/other"})
+    assert target.node.zfs.get(source, "mountpoint")["mountpoint"] == "/nst"
 
 
 @pytest.mark.known("unverified")

@@ -125,6 +125,16 @@ def named(cloud: cloud_module.Cloud, server: Mapping[str, Any], host: str) -> li
     return sorted(each for each in listed.split("\n") if server["id"] in each)
 
 
+def settings(cloud: cloud_module.Cloud, server: Mapping[str, Any], host: str) -> Any:
+    """What the server's datasets on a node do not inherit."""
+    words = ("get", "-Hp", "-o", "property,value", "-s", "local,received", "all")
+    names = [each for each in named(cloud, server, host) if "@" not in each]
+    told = {name: cloud.nodes[host].tool("zfs", *words, name).splitlines() for name in names}
+    # that which is the default may be said or not
+    defaults = {"canmount\ton", "reservation\t0"}
+    return {name: set(lines) - defaults for name, lines in told.items()}
+
+
 KINDS = {
     "zone": ("zone", {}, {}),
     "delegated": ("zone", {"ephemeral": 1}, {"config_drive": True}),
@@ -146,7 +156,17 @@ def test_all_of_it_moves(cloud: cloud_module.Cloud, name: str) -> None:
     if name == "zone":
         node.tool("vmadm", "create-snapshot", server["id"], "kept")
     if name == "delegated":
-        node.tool("zfs", "create", f"zones/{server['id']}/data/own")
+        # as its own zone would; from outside only one that is down can be told
+        cloud.act(server, "os-stop")
+        cloud.wait(server, "SHUTOFF")
+        data = f"zones/{server['id']}/data"
+        node.tool("zfs", "create", "-o", "canmount=noauto", f"{data}/own")
+        node.tool("zfs", "set", "zoned=off", data)
+        node.tool("zfs", "set", "mountpoint=/srv", "quota=10M", "its:own=a b", f"{data}/own")
+        node.tool("zfs", "set", "zoned=on", data)
+        cloud.act(server, "os-start")
+        cloud.wait(server)
+    had = settings(cloud, server, source)
     before = cloud.vm(server, source)
     volumes = [disk["zfs_filesystem"] for disk in before.get("disks", [])]
     for volume in volumes:
@@ -162,8 +182,10 @@ def test_all_of_it_moves(cloud: cloud_module.Cloud, name: str) -> None:
         assert told.strip() == f"{volume} holds this"
     left = [each for each in named(cloud, server, source) if "nova-move" not in each]
     assert named(cloud, server, target) == left
+    assert settings(cloud, server, target) == had
     cloud.act(server, "revertResize")
     cloud.wait(server)
+    assert settings(cloud, server, source) == had
     again = cloud.vm(server, source)
     assert lasting(again) == lasting(before)
     assert internal(again) == internal(before)

@@ -2,6 +2,7 @@
 """zfs beyond the golden cases: streams between nodes, and names that are refused."""
 
 import io
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -31,6 +32,28 @@ def test_a_stream_from_one_node_to_another() -> None:
         )
     stdin = receiver.processes[0].stdin
     assert isinstance(stdin, io.BytesIO) and stdin.getvalue() == data
+
+
+def test_which_stream_says_itself_where_it_goes() -> None:
+    for features in (0, 1, 1 << 24):
+        assert [
+            version
+            for version in range(4)
+            if zfs.is_plain(struct.pack("<IIQQ", 0, 0, 0x2F5BACBAC, features << 2 | version))
+        ] == [1]
+    for head in ((1, 0, 0x2F5BACBAC, 1), (0, 0, 0x2F5BACBAB, 1)):
+        assert not zfs.is_plain(struct.pack("<IIQQ", *head))
+
+
+def test_what_a_dataset_has_of_its_own() -> None:
+    words = "zfs get -Hp -o property,value -s local,received all zones/x".split()
+    rows = "quota\t5\nmountpoint\t/a b\nown:text\tone\nmountpoint\t/etc\n"
+    with fake_transport.expecting(*words, stdout=rows) as carrier:
+        assert zfs.Zfs(carrier).own("zones/x") == {
+            "quota": "5",
+            "mountpoint": "/a b",
+            "own:text": "one\nmountpoint\t/etc",
+        }
 
 
 def test_a_failed_send_is_never_a_short_stream() -> None:

@@ -2,6 +2,7 @@
 """zfs as a program: what it prints, where, and with which exit code."""
 
 import re
+import struct
 
 import pytest
 
@@ -331,7 +332,10 @@ def test_send_tells_its_size(zfs, pool):
     )
     shown = zfs("send", "-v", "zones/img@final")
     assert shown.err.startswith("full send of")
-    assert shown.raw.startswith(b"\x89SEZS1")
+    # the magic number, and that it is of one snapshot
+    assert shown.raw[8:24] == struct.pack("<QQ", 0x2F5BACBAC, 1)
+    for flag in ("-p", "-R"):
+        assert zfs("send", flag, "zones/img@final").raw[8:24] == struct.pack("<QQ", 0x2F5BACBAC, 2)
     assert zfs("send", "zones/img@no").status == 1
 
 
