@@ -214,7 +214,8 @@ class _Rounds:
 
     def last(self) -> None:
         """Send what was changed since, and see that it is all there, and nothing else."""
-        wanted = {part.name: part.snapshots for part in self._go()}
+        parts = self._go()
+        wanted = {part.name: part.snapshots for part in parts}
         listed = self._listed(self._moving.target)
         there = {each.name for each in listed}
         missing = [name for name, line in wanted.items() if f"{name}@{line[-1]}" not in there]
@@ -226,7 +227,7 @@ class _Rounds:
                 # a guest, or an operator, has destroyed it meanwhile
                 with contextlib.suppress(errors.NotFound):
                     self._moving.target.zfs.destroy(each.name, recursive=True)
-        self._delegate(wanted)
+        self._delegate(parts)
 
     def _go(self) -> list[transfer.Part]:
         self._moving.check()
@@ -256,12 +257,12 @@ class _Rounds:
         # the mark first, for ps shows no more than the beginning
         properties = {transfer.COPY: self._moving.uuid}
         without = _STREAMED | _SHARED
-        if self._is_delegated(name):
+        if not self._is_delegated(name):
+            without |= _MOUNTED
+        elif dataset.type == "filesystem":
             # a zone's dataset gets no mountpoint from outside: first that, then the zone, and the
             # node itself never mounts it
             properties["canmount"] = "noauto"
-        else:
-            without |= _MOUNTED
         if name in self._tops:
             without |= frozenset(trail.LIMITS)
         for key, value in self._own[name].items():
@@ -269,14 +270,15 @@ class _Rounds:
                 properties.setdefault(key, value)
         return properties
 
-    def _delegate(self, names: Iterable[str]) -> None:
-        """Make the tenant's datasets the zone's, and theirs to mount."""
-        there = self._moving.target.zfs
-        for name in sorted(filter(self._is_delegated, names)):
-            if name == f"{self._tops[0]}/data":
+    def _delegate(self, parts: Iterable[transfer.Part]) -> None:
+        """Make the tenant's datasets the zone's, and its to mount."""
+        there, data = self._moving.target.zfs, f"{self._tops[0]}/data"
+        for part in parts:
+            if part.name == data:
                 # all below inherits it
-                there.set(name, {"zoned": "on"})
-            there.set(name, {"canmount": self._own[name].get("canmount") or "on"})
+                there.set(data, {"zoned": "on"})
+            if "canmount" in part.properties:
+                there.set(part.name, {"canmount": self._own[part.name].get("canmount") or "on"})
 
     def _is_delegated(self, name: str) -> bool:
         data = f"{self._tops[0]}/data"

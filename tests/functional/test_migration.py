@@ -161,6 +161,7 @@ def test_all_of_it_moves(cloud: cloud_module.Cloud, name: str) -> None:
         cloud.wait(server, "SHUTOFF")
         data = f"zones/{server['id']}/data"
         node.tool("zfs", "create", "-o", "canmount=noauto", f"{data}/own")
+        node.tool("zfs", "create", "-V", "8M", f"{data}/disk")
         node.tool("zfs", "set", "zoned=off", data)
         node.tool("zfs", "set", "mountpoint=/srv", "quota=10M", "its:own=a b", f"{data}/own")
         node.tool("zfs", "set", "zoned=on", data)
