@@ -17,6 +17,7 @@ ALONE = (
     "test_bench_*.py",
     "test_conformance.py",
     "test_devstack.py",
+    "test_direct_script.py",
     "test_dtrace_scripts.py",
     "test_fidelity.py",
     "test_gate_*.py",
