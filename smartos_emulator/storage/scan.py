@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From files to extents: what changed since the last look gets new ones, the rest keeps its own."""
 
+import dataclasses
 import os
 import stat
 import zlib
@@ -16,12 +17,19 @@ BOOKED = "\1"
 
 
 class Scanner:
-    """One look at a dataset's files."""
+    """One look at a dataset's files.
 
-    def __init__(self, store: views.Store, old: views.View, *, compress: bool) -> None:
+    Of a large file that has changed it reads all, to tell what has not; `exact` or not: where no
+    snapshot shares the blocks, nobody asks for that, and it may be made up for later.
+    """
+
+    def __init__(
+        self, store: views.Store, old: views.View, *, compress: bool, exact: bool = True
+    ) -> None:
         self._store = store
         self._old = old.items
         self._compress = compress
+        self._exact = exact
         self._links: dict[tuple[int, int], bool] = {}
         self.items: dict[str, views.Item] = {}
         self.changed = False
@@ -67,7 +75,7 @@ class Scanner:
         if old is not None and old.stamp == stamp:
             self.items[key] = old
             if status.st_size > CHUNK:
-                self._keep_chunks(key, status.st_size)
+                self._keep_chunks(key, path, status.st_size)
             return
         self.changed = True
         if status.st_size > CHUNK:
@@ -78,16 +86,18 @@ class Scanner:
         logical = _DNODE + views.sectors(status.st_size)
         self.items[key] = views.Item(stamp, (self._store.extent(_DNODE + size, logical),))
 
-    def _keep_chunks(self, key: str, size: int) -> None:
+    def _keep_chunks(self, key: str, path: str, size: int) -> None:
         chunks = -(-size // CHUNK)
         if chunks > len(self._old):  # mostly a hole: look at what there is
             prefix = f"{key}\0"
             kept = {name: item for name, item in self._old.items() if name.startswith(prefix)}
-            self.items.update(kept)
-            return
-        for index in range(chunks):
-            if item := self._old.get(f"{key}\0{index}"):
-                self.items[f"{key}\0{index}"] = item
+        else:
+            names = (f"{key}\0{index}" for index in range(chunks))
+            kept = {name: self._old[name] for name in names if name in self._old}
+        self.items.update(kept)
+        if self._exact and not all(item.extents[0].digest for item in kept.values()):
+            self.changed = True
+            self._chunks(key, path, size)
 
     def _stored(self, path: str, size: int) -> int:
         if not self._compress or size <= views.SECTOR:
@@ -108,15 +118,20 @@ class Scanner:
     def _chunk(self, key: str, fd: int, parts: list[tuple[int, int]]) -> None:
         digest, size, logical = 0, 0, 0
         for low, high in parts:
-            data = os.pread(fd, high - low, low)
-            digest = zlib.crc32(data, digest ^ (low & 0xFFFFFFFF))
+            data = os.pread(fd, high - low if self._exact else min(_SAMPLE, high - low), low)
+            if self._exact:
+                digest = zlib.crc32(data, digest ^ (low & 0xFFFFFFFF))
             logical += views.sectors(high - low)
             size += _compressed(data, high - low) if self._compress else views.sectors(high - low)
+        stamp, kept = (logical, 0), self.items.get(key)
+        if kept is not None:
+            # it is as it was, and only now somebody asks for this
+            (extent,) = kept.extents
+            kept = views.Item(stamp, (dataclasses.replace(extent, digest=digest),))
         old = self._old.get(key)
-        if old is not None and old.extents[0].digest == digest and old.stamp == (logical, 0):
-            self.items[key] = old
-            return
-        self.items[key] = views.Item((logical, 0), (self._store.extent(size, logical, digest),))
+        if kept is None and old is not None and digest and old.extents[0].digest == digest:
+            kept = old if old.stamp == stamp else None
+        self.items[key] = kept or views.Item(stamp, (self._store.extent(size, logical, digest),))
 
 
 def _compressed(data: bytes, size: int) -> int:

@@ -69,7 +69,7 @@ class Snapshots(changes.Changes):
             raise errors.StorageError(doing, "dataset already exists")
         if dataset.inconsistent or {dataset.name, f"{dataset.name}@{short}"} & self._reserved:
             raise errors.StorageError(doing, "dataset is busy")
-        self.refresh(dataset)
+        self.refresh(dataset, exact=True)
         reserved = min(self.own(dataset)[2], self.value(dataset, "refreservation"))
         if reserved > self.room(dataset)[0]:
             raise errors.StorageError(doing, "out of space")

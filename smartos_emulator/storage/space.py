@@ -45,12 +45,17 @@ class Space(mounts.Mounts):
 
     # Looking at the files
 
-    def refresh(self, dataset: model.Dataset) -> None:
-        """Bring the live view up to date with the files behind it."""
+    def refresh(self, dataset: model.Dataset, *, exact: bool = False) -> None:
+        """Bring the live view up to date with the files behind it; exact for a snapshot to come."""
         with self.lock:
             if dataset.inconsistent or self.datasets.get(dataset.name) is not dataset:
                 return
-            scanner = scan.Scanner(self.views, dataset.view, compress=self._compresses(dataset))
+            scanner = scan.Scanner(
+                self.views,
+                dataset.view,
+                compress=self._compresses(dataset),
+                exact=exact or bool(dataset.snapshots) or dataset.origin is not None,
+            )
             if dataset.kind == "volume":
                 device = self.device(dataset.name)
                 if not device.exists():

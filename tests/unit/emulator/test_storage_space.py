@@ -261,6 +261,28 @@ def test_a_large_file_shares_what_did_not_change(pool):
     assert MIB <= pool.number("zones/a", "written") < 2 * MIB
 
 
+def test_a_large_file_shares_what_did_not_change_since_it_was_looked_at(pool):
+    """What nobody shares is looked at without reading all of it, and before a snapshot again."""
+    pool.create("zones/a")
+    put(pool, "zones/a", "big", 8 * MIB)
+    used = pool.number("zones/a", "used")
+    with open(pool.directory("zones/a") / "big", "r+b") as file:
+        file.write(b"other")
+    assert pool.number("zones/a", "used") == used
+    pool.snapshot("zones/a@one")
+    assert pool.number("zones/a", "used") == used
+    for place, written in ((5, 1), (2, 2)):
+        with open(pool.directory("zones/a") / "big", "r+b") as file:
+            file.seek(place * MIB)
+            file.write(b"another")
+        assert written * MIB <= pool.number("zones/a", "written") < (written + 1) * MIB
+    clone = "zones/b"
+    pool.clone("zones/a@one", clone)
+    with open(pool.directory(clone) / "big", "r+b") as file:
+        file.write(b"the clone's")
+    assert MIB <= pool.number(clone, "used") < 2 * MIB
+
+
 def test_limits_count_what_is_below_them(pool):
     pool.create("zones/a", properties={"filesystem_limit": "5", "snapshot_limit": "9"})
     pool.create("zones/a/b")
