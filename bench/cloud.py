@@ -139,9 +139,9 @@ class Cloud:
             crowds.show(self.node, server, own, names)
         self._computes("restart", host)
 
-    def disperse(self, host: str) -> None:
+    def disperse(self, host: str, server: str) -> None:
         """Undo it."""
-        self._computes("disperse", host)
+        self._computes("disperse", host, server)
         if host == OURS:
             crowds.hide(self.node)
         self._computes("restart", host)

@@ -183,6 +183,10 @@ def _run(cloud: model.Cloud, host: str) -> None:
 def restart(cloud: model.Cloud, host: str) -> None:
     """End a nova-compute, and start it again as it was."""
     services.SECONDS = _START_SECONDS
+    # Nova reads all instances of a host in one call
+    sections = files.nova(cloud)
+    patient = {**sections["DEFAULT"], "rpc_response_timeout": int(_START_SECONDS)}
+    files.put(cloud, "nova/nova.conf", {**sections, "DEFAULT": patient})
     processes.stop(cloud.base, which=lambda process: process.service == f"nova-compute-{host}")
     if host == clouds.OURS:
         up.compute(cloud, host)
@@ -216,13 +220,13 @@ def crowd(cloud: model.Cloud, host: str, server: str, count: int) -> dict[str, s
     return {server: name, **{each: named % number for each, number in made.items()}}
 
 
-def disperse(cloud: model.Cloud, host: str) -> None:
-    """Remove all copies that a host has."""
-    those = "SELECT uuid FROM instances WHERE id >= %s AND host = %s"
+def disperse(cloud: model.Cloud, host: str, server: str) -> None:
+    """Remove all copies of a server, whose number may be as high as theirs."""
+    those = "SELECT uuid FROM instances WHERE id >= %s AND host = %s AND uuid <> %s"
     with _database(cloud) as database, database.cursor() as cursor:
         for table, key in reversed(_TABLES.items()):
             query = f"DELETE FROM {table} WHERE {key} IN (SELECT uuid FROM ({those}) AS copies)"
-            cursor.execute(query, (_FIRST, host))
+            cursor.execute(query, (_FIRST, host, server))
 
 
 def _database(cloud: model.Cloud) -> Any:

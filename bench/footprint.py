@@ -122,9 +122,9 @@ def _many(found: report.Report, cloud: clouds.Cloud, count: int) -> None:
         # the one is one of them
         cloud.crowd(host, server, count - 1)
     _at_rest(found, cloud, count, *hosts)
-    for host in hosts:
-        cloud.disperse(host)
-        cloud.delete(made[host])
+    for host, (server,) in made.items():
+        cloud.disperse(host, server)
+        cloud.delete([server])
 
 
 def _at_rest(found: report.Report, cloud: clouds.Cloud, count: int, *hosts: str) -> None:

@@ -105,7 +105,7 @@ class SmartOSDriver(driver.ComputeDriver):
         """Mend what a crash has left, where that is safe."""
         reap = CONF.running_deleted_instance_action == "reap"
         try:
-            reconcile.at_start(self._node, context, self._served, reap=reap)
+            reconcile.at_start(self._node, self._watch, context, self._served, instances, reap=reap)
         except node_errors.SmartOSError:
             # the instances' own start must not wait for what only tidies up
             LOG.exception("The node could not be compared with Nova's records")

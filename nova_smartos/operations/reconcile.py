@@ -147,15 +147,15 @@ class Observed:
 
 
 @spans.step
-def observed(gz: node.Node) -> Observed:
-    """Look at the node: six commands that only read."""
+def observed(gz: node.Node, known: watch.Watch | None = None) -> Observed:
+    """Look at the node: six commands that only read, or five where its VMs are known."""
     datasets = gz.zfs.list(image.POOL, types=("filesystem", "volume", "snapshot"), recursive=True)
     try:
         staged = gz.files.list()
     except errors.NotFound:
         staged = []
     return Observed(
-        vms=gz.vmadm.lookup(),
+        vms=gz.vmadm.lookup() if known is None else list(known.vms().values()),
         datasets=datasets,
         images=frozenset(each.manifest.uuid for each in gz.imgadm.list()),
         files=staged,
@@ -459,13 +459,16 @@ def desired(
     host: str,
     there: Observed,
     *,
+    listed: Iterable[objects.Instance] | None = None,
     provider: str | None = None,
 ) -> Desired:
     """Ask Nova: the instances of this host, those that the node shows, deleted ones too.
 
-    `provider` is the node's in Placement, for its allocations.
+    `listed` are those of this host, if they are at hand; `provider` is the node's in Placement, for
+    its allocations.
     """
-    listed = objects.InstanceList.get_by_host(context, host, expected_attrs=["info_cache"])
+    if listed is None:
+        listed = objects.InstanceList.get_by_host(context, host, expected_attrs=["info_cache"])
     instances = {each.uuid: Instance.of(each) for each in listed}
     kept = _allocated(context, provider) if provider is not None else None
     others = sorted((there.uuids | (kept or frozenset())) - instances.keys())
@@ -531,13 +534,22 @@ def settled(instance: Instance) -> Instance:
 
 @spans.step
 def at_start(
-    gz: node.Node, context: nova_context.RequestContext, host: str, *, reap: bool
+    gz: node.Node,
+    known: watch.Watch,
+    context: nova_context.RequestContext,
+    host: str,
+    listed: Iterable[objects.Instance],
+    *,
+    reap: bool,
 ) -> list[Finding]:
-    """Compare and mend when nova-compute starts; what is left, which is in the log too."""
-    there = observed(gz)
+    """Compare and mend when nova-compute starts; what is left, which is in the log too.
+
+    Nova has the instances of this host `listed` already.
+    """
+    there = observed(gz, known)
     for vm in foreign(there, Desired(host, {})):
         LOG.info("VM %s is not this host's and is left alone", vm.uuid)
-    wanted = desired(context, host, there)
+    wanted = desired(context, host, there, listed=listed)
     instances = {uuid: settled(each) for uuid, each in wanted.instances.items()}
     return mend(gz, findings(there, dataclasses.replace(wanted, instances=instances)), reap=reap)
 

@@ -9,9 +9,11 @@ import datetime
 import decimal
 import functools
 import json
+import re
+import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 from nova_smartos.smartos import errors
@@ -19,12 +21,18 @@ from nova_smartos.smartos import errors
 EXCERPT = 200
 WHOLE = "*"
 
+# Of an array: up to its first element, and from one to the next.
+_FIRST = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*(?P<end>\])?")
+_NEXT = re.compile(r"[ \t\n\r]*(?:,[ \t\n\r]*|(?P<end>\]))")
+
 Converter = Callable[[Any], Any]
 T = TypeVar("T", bound="Record")
 
 
 class Record:
     """Base of the dataclasses that are read from a JSON object of a tool."""
+
+    __slots__ = ()
 
     @classmethod
     def from_json(cls, data: object) -> Self:
@@ -68,6 +76,32 @@ def array(text: str) -> list[Any]:
     return data
 
 
+def elements(text: str) -> Iterator[Any]:
+    """The elements of the JSON array in a tool's output, of which there may be thousands.
+
+    One after the other: those that the reader does not keep are never there all at once. Those
+    that it does have keys of their own: `compact` them.
+    """
+    found = _FIRST.match(text)
+    if found is None:
+        # this says what it is instead
+        array(text)
+    while found is not None and found["end"] is None:
+        value, at = _parsed(_DECODER.raw_decode, text, found.end())
+        yield value
+        found = _NEXT.match(text, at)
+    if found is None or text[found.end() :].strip():
+        raise errors.OutputError(f"not JSON (an array that does not end): {excerpt(text)}")
+
+
+def compact(value: Any) -> Any:
+    """A JSON value whose keys are the same strings as those of all others."""
+    try:
+        return _compact(value)
+    except RecursionError:
+        raise errors.OutputError("JSON nested too deeply") from None
+
+
 def object_(text: str) -> dict[str, Any]:
     """The JSON object in a tool's output."""
     data = parse(text)
@@ -78,14 +112,8 @@ def object_(text: str) -> dict[str, Any]:
 
 def parse(text: str, *, parse_float: Callable[[str], Any] | None = None) -> Any:
     """The JSON value in a tool's output."""
-    try:
-        return json.loads(text, parse_float=parse_float, parse_constant=_refuse_constant)
-    except RecursionError:
-        problem = "JSON nested too deeply"
-    except ValueError as exc:
-        problem = f"not JSON ({exc})"
-    # not in there: json's error, which would be the context, holds the whole text
-    raise errors.OutputError(f"{problem}: {excerpt(text)}")
+    loads = functools.partial(json.loads, parse_float=parse_float, parse_constant=_refuse_constant)
+    return _parsed(loads, text)
 
 
 def texts(data: list[Any]) -> list[str]:
@@ -96,12 +124,31 @@ def texts(data: list[Any]) -> list[str]:
     return data
 
 
+def _parsed(parser: Callable[..., Any], text: str, *rest: Any) -> Any:
+    try:
+        return parser(text, *rest)
+    except RecursionError:
+        problem = "JSON nested too deeply"
+    except ValueError as exc:
+        problem = f"not JSON ({exc})"
+    # not in there: json's error, which would be the context, holds the whole text
+    raise errors.OutputError(f"{problem}: {excerpt(text)}")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Field:
     attribute: str
     key: str
     required: bool
     convert: Converter
+
+
+def _compact(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {sys.intern(name): _compact(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_compact(each) for each in value]
+    return value
 
 
 def _decode(cls: type[T], data: object) -> T:
@@ -230,6 +277,7 @@ def _kind(value: object) -> str:
     return f"{type(value).__name__} {excerpt(repr(value))}"
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _KNOWN: dict[type, tuple[_Field, ...]] = {}
 _SCALARS: dict[Any, Converter] = {
     Any: _anything,

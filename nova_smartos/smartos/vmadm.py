@@ -41,6 +41,9 @@ _PASSWORD = re.compile(
 _SIGNAL = re.compile(r"[A-Z0-9][A-Z0-9+-]*")
 _SNAPSHOT = re.compile(r"[A-Za-z0-9_.:%-]{1,64}")
 _METADATA = ("customer_metadata", "internal_metadata")
+# What vmadm works out when it is asked for VMs, and events lack: ram is that of zones, which have
+# max_physical_memory.
+_ADDED = frozenset({"ram", "type"})
 # What _PASSWORD and _METADATA say, in JSON that may be cut off anywhere: the members' values.
 _TOLD = re.compile(
     r'("(?:[^"\\]*(?:_pw|password)|(?:cloud-init:)?(?:user-(?:data|script)|vendor-data)'
@@ -498,10 +501,22 @@ def _vm(output: str) -> vms.Vm:
     return vms.Vm.from_json(records.object_(output))
 
 
+def _is_still(vm: vms.Vm, told: dict[str, Any]) -> bool:
+    """Whether a VM is as it was, of which an event may have told last."""
+    if vm.document == told:
+        return True
+    before = vm.document.keys()
+    return vm.document == {
+        name: value for name, value in told.items() if name in before or name not in _ADDED
+    }
+
+
 def _vms(known: Mapping[str, vms.Vm], output: str) -> list[vms.Vm]:
     found = []
-    for each in records.array(output):
+    for each in records.elements(output):
         uuid = each.get("uuid") if isinstance(each, dict) else None
         vm = known.get(uuid) if isinstance(uuid, str) else None
-        found.append(vm if vm is not None and vm.document == each else vms.Vm.from_json(each))
+        if vm is None or not _is_still(vm, each):
+            vm = vms.Vm.from_json(records.compact(each))
+        found.append(vm)
     return found

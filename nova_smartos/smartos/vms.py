@@ -35,7 +35,7 @@ class State(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Disk(records.Record):
     """A disk of a VM with hardware virtualization."""
 
@@ -56,7 +56,7 @@ class Disk(records.Record):
     zpool: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Nic(records.Record):
     """A network interface of a VM. An ip may be an address with its prefix, dhcp or addrconf."""
 
@@ -78,7 +78,7 @@ class Nic(records.Record):
     vlan_id: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Snapshot(records.Record):
     """A vm snapshot."""
 
@@ -87,7 +87,7 @@ class Snapshot(records.Record):
     size_mib: decimal.Decimal | None = key("size", None)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Vm(records.Record):
     """A VM as `vmadm get` prints it; `document` is all of it."""
 
@@ -152,7 +152,7 @@ class Vm(records.Record):
         return self.brand in HVM_BRANDS
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Change(records.Record):
     """One difference between a VM before and after; a member of an array has None in its path."""
 
@@ -163,7 +163,7 @@ class Change(records.Record):
     new_value: Any = key("newValue", None)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Event(records.Record):
     """A line of `vmadm events -jr`.
 
@@ -180,7 +180,7 @@ class Event(records.Record):
     vms: Mapping[str, Vm] = key("vms", dict)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Verdict(records.Record):
     """What `vmadm validate` says of a payload; a verdict is an answer, not an error."""
 

@@ -268,7 +268,10 @@ class World(fixtures.Fixture):
         # what fails here ends a real nova-compute
         begun.init_host(host)
         self.scaffold.flags(host=HOST)
-        listed = objects.InstanceList.get_by_host(self.context, host)
+        # what Nova reads for it
+        listed = objects.InstanceList.get_by_host(
+            self.context, host, expected_attrs=["info_cache", "flavor", "system_metadata"]
+        )
         begun.process_instances_at_startup(self.context, listed)
         return begun
 

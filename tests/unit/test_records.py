@@ -89,6 +89,40 @@ def test_what_is_not_json(text: str) -> None:
         records.parse(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", " [ ]\n", "[1]", "[1,2]", '[\n  {"a": [1, "]"]},\n\t2 , null\r\n]\n']
+)
+def test_elements_are_those_of_the_array(text: str) -> None:
+    assert list(records.elements(text)) == records.array(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", '"[]"', "[1,]", "[,1]", "[1", "[1 2]", "[1][2]", "[]]", "[NaN]", "[" * 200_000],
+)
+def test_what_is_no_array_of_elements(text: str) -> None:
+    with pytest.raises(errors.OutputError) as caught:
+        list(records.elements(text))
+    assert len(str(caught.value)) < 400
+
+
+def test_compact_values_share_their_keys() -> None:
+    """Those of thousands of VMs are kept."""
+    text = '[{"a": 1, "b c": [{"d e": 2}]}, {"a": 3, "b c": [{"d e": 4}]}]'
+    one, two = map(records.compact, records.elements(text))
+    assert [one, two] == records.array(text)
+    for mine, others in ((one, two), (one["b c"][0], two["b c"][0])):
+        assert all(a is b for a, b in zip(mine, others, strict=True))
+
+
+def test_a_value_that_is_nested_too_deeply() -> None:
+    deep: Any = 1
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(errors.OutputError, match="nested too deeply"):
+        records.compact(deep)
+
+
 def test_the_excerpt_is_short_and_plain() -> None:
     text = records.excerpt("\x1b[2Jé\n" + "x" * 10_000)
     assert len(text) < 300

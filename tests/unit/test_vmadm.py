@@ -2,6 +2,7 @@
 """vmadm beyond the golden cases: events, bundles, secrets, limits, refused arguments."""
 
 import io
+import itertools
 import json
 import uuid
 from collections.abc import Callable
@@ -258,6 +259,16 @@ def test_a_vm_that_is_as_it_was_known_is_not_read_again() -> None:
         return vmadm.Vmadm(carrier).lookup(known={vm.uuid: vm for vm in known})
 
     before = found(DOCUMENT, other)
+    # what vmadm adds to what events tell
+    asked = DOCUMENT | {"ram": 256, "type": "LX"}
+    assert found(asked, known=tuple(before))[0] is before[0]
+    for was, now in (
+        (DOCUMENT, asked | {"new": 1}),
+        (asked, asked | {"ram": 3}),
+        (asked, DOCUMENT),
+    ):
+        (again,) = found(now, known=tuple(found(was)))
+        assert again.document == now
     same, changed = found(DOCUMENT, other | {"state": "stopped"}, known=tuple(before))
     assert same is before[0]
     assert (changed.uuid, changed.state) == (other["uuid"], "stopped")
@@ -278,11 +289,12 @@ def test_secrets_of_a_vm_are_not_in_an_error(end: int | None) -> None:
         "vnc_password": "hunter22",
         "internal_metadata": {"nova:token": "hunter22", "a": "}hunter22"},
     }
-    for indent in (None, 2):
-        output = json.dumps(document, indent=indent)[:end]
-        carrier = fake_transport.expecting("vmadm", "get", VM, stdout=output)
+    for indent, words in itertools.product((None, 2), (("get", VM), ("lookup", "-j"))):
+        printed = document if words[0] == "get" else [DOCUMENT, document]
+        output = json.dumps(printed, indent=indent)[:end]
+        asked = vmadm.Vmadm(fake_transport.expecting("vmadm", *words, stdout=output))
         with pytest.raises(errors.OutputError) as caught:
-            vmadm.Vmadm(carrier).get(VM)
+            asked.get(VM) if words[0] == "get" else asked.lookup()
         error: BaseException | None = caught.value
         while error is not None:
             assert "hunter22" not in f"{error} {vars(error)} {getattr(error, 'doc', '')}"
